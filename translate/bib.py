@@ -1,0 +1,208 @@
+"""Creating, finding and ending BIB entries and sessions, within limits (RFC 6146 §3.5).
+
+The one owner of translation state. It decides what may exist; what a packet of a protocol
+means to it is decided by its callers (translate/filtering.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from translate.expiry import ExpiryWheel
+from translate.packets import Protocol
+from translate.pool4 import PortAllocator
+from translate.reasons import Discard, Reason
+from translate.sessions import BibEntry, Client, FlowTable, Session
+from translate.settings import Filtering, Settings
+from translate.tcp_states import State, Timer
+
+PROTOCOLS = (Protocol.TCP, Protocol.UDP, Protocol.ICMP)
+# How many pool addresses a new client tries before its packet is refused.
+_ADDRESS_TRIES = 8
+
+
+class StateTables:
+    """All clients, BIB entries and sessions of one translator."""
+
+    def __init__(self, settings: Settings, randbelow: Callable[[int], int]) -> None:
+        self._randbelow = randbelow
+        self.flows: dict[int, FlowTable] = {p: FlowTable() for p in PROTOCOLS}
+        self.bib6: dict[int, dict[bytes, BibEntry]] = {p: {} for p in PROTOCOLS}
+        self.bib4: dict[int, dict[bytes, BibEntry]] = {p: {} for p in PROTOCOLS}
+        self.allocators = {p: PortAllocator(settings.pool4, p, randbelow) for p in PROTOCOLS}
+        self.clients: dict[bytes, Client] = {}
+        self.session_count = 0
+        self.bib_count = 0
+        self._idents: dict[bytes, list[int]] = {}
+        self.wheel = ExpiryWheel([0.0] * len(Timer))
+        self.configure(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Takes over limits, lifetimes and filtering; running sessions stay."""
+        self._settings = settings
+        timeouts = settings.timeouts
+        lifetimes = self.wheel.lifetimes
+        lifetimes[Timer.UDP_DEFAULT] = timeouts.udp_default
+        lifetimes[Timer.ICMP_DEFAULT] = timeouts.icmp_default
+        lifetimes[Timer.TCP_EST] = timeouts.tcp_est
+        lifetimes[Timer.TCP_TRANS] = timeouts.tcp_trans
+        lifetimes[Timer.TCP_INCOMING_SYN] = timeouts.tcp_incoming_syn
+
+    def in_pool4(self, addr4: bytes) -> bool:
+        """Whether the address belongs to pool4, for any protocol."""
+        return any(allocator.owns(addr4) for allocator in self.allocators.values())
+
+    def sessions(self) -> Iterator[Session]:
+        """Every session, in no particular order."""
+        for table in self.flows.values():
+            for shard in table.by_key6:
+                yield from list(shard.values())
+
+    # -- mappings ---------------------------------------------------------------------
+
+    def mapping_for(self, protocol: int, key6: bytes, link: bytes) -> BibEntry:
+        """The BIB entry of a client's transport address (18 bytes), made if need be.
+
+        Endpoint-independent: the same for every destination (RFC 6146 §3.5.1.1).
+        Raises Discard at a limit, and when the client's pool address has no port left.
+        """
+        entry = self.bib6[protocol].get(key6)
+        if entry is not None:
+            return entry
+        limits = self._settings.limits
+        if self.bib_count >= limits.bib:
+            raise Discard(Reason.BIB_LIMIT)
+        addr6 = key6[:16]
+        client = self.clients.get(addr6)
+        if client is None:
+            if len(self.clients) >= limits.clients:
+                raise Discard(Reason.CLIENT_LIMIT)
+            client = Client(addr6, link)
+        key4 = self._allocate(protocol, client, int.from_bytes(key6[16:18], "big"))
+        return self.add_mapping(protocol, client, key6, key4)
+
+    def add_mapping(self, protocol: int, client: Client, key6: bytes, key4: bytes) -> BibEntry:
+        """Enters a mapping whose pool4 port has been taken from the allocator already."""
+        entry = BibEntry(protocol, client, key6, key4)
+        if self._settings.filtering is Filtering.ADDRESS_DEPENDENT:
+            entry.servers = {}
+        self.clients[client.addr6] = client
+        client.bibs += 1
+        client.addr4[protocol] = key4[:4]
+        self.bib6[protocol][key6] = entry
+        self.bib4[protocol][key4] = entry
+        self.bib_count += 1
+        return entry
+
+    def _allocate(self, protocol: int, client: Client, wanted: int) -> bytes:
+        allocator = self.allocators[Protocol(protocol)]
+        if protocol == Protocol.ICMP:
+            # Identifiers have no well-known range to keep apart.
+            wanted |= 0x8000
+        addr4 = client.addr4.get(protocol)
+        if addr4 is None:
+            addr4 = next((a for a in client.addr4.values() if allocator.owns(a)), None)
+        if addr4 is not None:
+            port = allocator.take(addr4, wanted)
+            if port is None:
+                raise Discard(Reason.POOL4_EXHAUSTED)
+            return addr4 + port.to_bytes(2, "big")
+        for _ in range(_ADDRESS_TRIES):
+            addr4 = allocator.random_address()
+            if addr4 is None:
+                break
+            port = allocator.take(addr4, wanted)
+            if port is not None:
+                return addr4 + port.to_bytes(2, "big")
+        raise Discard(Reason.POOL4_EXHAUSTED)
+
+    def _end_mapping(self, entry: BibEntry) -> None:
+        del self.bib6[entry.protocol][entry.key6]
+        del self.bib4[entry.protocol][entry.key4]
+        self.bib_count -= 1
+        port = int.from_bytes(entry.key4[4:], "big")
+        self.allocators[Protocol(entry.protocol)].release(entry.key4[:4], port)
+        client = entry.client
+        client.bibs -= 1
+        if client.bibs == 0:
+            del self.clients[client.addr6]
+
+    # -- sessions ---------------------------------------------------------------------
+
+    def add_session(
+        self, entry: BibEntry, key6: bytes, server4: bytes, timer: Timer, now: float
+    ) -> Session:
+        """A new session under a mapping. Raises Discard at a limit, leaving no empty mapping."""
+        limits = self._settings.limits
+        client = entry.client
+        if self.session_count >= limits.sessions:
+            self._drop_if_empty(entry)
+            raise Discard(Reason.SESSION_LIMIT)
+        if client.sessions >= limits.sessions_per_client:
+            self._drop_if_empty(entry)
+            raise Discard(Reason.CLIENT_SESSION_LIMIT)
+        session = Session(entry, key6, server4, timer, now)
+        session.link6 = client.link
+        session.ident = self._ident(session)
+        self.flows[entry.protocol].insert(session)
+        self.wheel.add(session)
+        entry.sessions += 1
+        if entry.servers is not None:
+            entry.servers[server4] = entry.servers.get(server4, 0) + 1
+        client.sessions += 1
+        self.session_count += 1
+        return session
+
+    def _drop_if_empty(self, entry: BibEntry) -> None:
+        if entry.sessions == 0 and not entry.static:
+            self._end_mapping(entry)
+
+    def _ident(self, session: Session) -> list[int]:
+        # RFC 7915 §5.1 wants identifications that do not repeat within a source, destination
+        # and protocol; RFC 7739 §3 a start that cannot be guessed. The table is bounded by
+        # forgetting it: counters in use live on in their sessions, the others start anew.
+        key = session.key4[:8] + bytes((session.protocol,))
+        counter = self._idents.get(key)
+        if counter is None:
+            if len(self._idents) >= self._settings.limits.clients:
+                self._idents.clear()
+            counter = self._idents[key] = [self._randbelow(65536)]
+        return counter
+
+    def restart(self, session: Session, timer: Timer, now: float) -> None:
+        """Runs the session on this lifetime from `now` on."""
+        session.last = now
+        if session.timer != timer:
+            self.wheel.remove(session)
+            session.timer = timer
+            self.wheel.add(session)
+
+    def end_session(self, session: Session) -> None:
+        """Removes a session, its mapping if it was the last, and so on upwards."""
+        self.wheel.remove(session)
+        self._forget(session)
+
+    def expire(self, now: float, limit: int) -> list[Session]:
+        """Removes sessions whose lifetime is over, after at most `limit` looks; returns them."""
+        over = self.wheel.pop_due(now, limit)
+        for session in over:
+            self._forget(session)
+        return over
+
+    def _forget(self, session: Session) -> None:
+        entry = session.bib
+        self.flows[entry.protocol].delete(session)
+        session.state = State.CLOSED
+        self.session_count -= 1
+        entry.client.sessions -= 1
+        entry.sessions -= 1
+        if entry.servers is not None:
+            server4 = session.server4
+            entry.servers[server4] -= 1
+            if not entry.servers[server4]:
+                del entry.servers[server4]
+        self._drop_if_empty(entry)
+
+    def deadline(self) -> float | None:
+        """When the next session has to be looked at, or None."""
+        return self.wheel.deadline()

@@ -1,0 +1,148 @@
+"""pool4: the IPv4 transport addresses that the translator may use (RFC 6146 §3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRange:
+    """IPv4 addresses with a range of ports (ICMP: identifiers), for some protocols.
+
+    `protocols`: IP protocol numbers (6, 17, 1). Ports are inclusive, 1..65535.
+    """
+
+    network: IPv4Network
+    protocols: frozenset[int] = frozenset({1, 6, 17})
+    first_port: int = 1
+    last_port: int = 65535
+
+
+# One byte a port: 0 free, 1 taken. Even and odd ports apart, because parity is preserved and
+# a search for a free one is then a single bytearray.find.
+_WELL_KNOWN = 1024
+
+
+class _Ports:
+    """The ports of one pool address for one protocol."""
+
+    __slots__ = ("free", "taken")
+
+    def __init__(self, ranges: list[tuple[int, int]]) -> None:
+        even, odd = bytearray(b"\1" * 32768), bytearray(b"\1" * 32768)
+        self.taken = (even, odd)
+        for first, last in ranges:
+            for parity in (0, 1):
+                low = (first - parity + 1) >> 1
+                high = (last - parity) >> 1
+                if high >= low:
+                    self.taken[parity][low : high + 1] = bytes(high + 1 - low)
+        self.free = even.count(0) + odd.count(0)
+
+    def take(self, parity: int, low: int, high: int, start: int) -> int | None:
+        """A free port of this parity in low..high (ports), the search beginning at `start`."""
+        table = self.taken[parity]
+        first, end = (low - parity + 1) >> 1, ((high - parity) >> 1) + 1
+        begin = min(max(start >> 1, first), end)
+        at = table.find(0, begin, end)
+        if at < 0:
+            at = table.find(0, first, begin)
+        if at < 0:
+            return None
+        table[at] = 1
+        self.free -= 1
+        return at * 2 + parity
+
+    def reserve(self, port: int) -> bool:
+        table = self.taken[port & 1]
+        if table[port >> 1]:
+            return False
+        table[port >> 1] = 1
+        self.free -= 1
+        return True
+
+    def release(self, port: int) -> None:
+        self.taken[port & 1][port >> 1] = 0
+        self.free += 1
+
+
+class PortAllocator:
+    """Chooses pool4 transport addresses for one protocol (RFC 6146 §3.5.1.1, RFC 6056 §3.3.1).
+
+    `randbelow(n)` returns 0..n-1. The port is the first free one from a random start, with the
+    parity of the client's port, from 1..1023 only when the client's own is there (the client's
+    port 0 counts as 1024 and above). Tables for an address are made when it is first used.
+    """
+
+    def __init__(
+        self, ranges: tuple[PoolRange, ...], protocol: int, randbelow: Callable[[int], int]
+    ) -> None:
+        self._randbelow = randbelow
+        self._ports: dict[bytes, _Ports] = {}
+        self._nets: list[tuple[int, int]] = []
+        self._ranges: list[PoolRange] = [r for r in ranges if protocol in r.protocols]
+        seen: set[IPv4Network] = set()
+        for item in self._ranges:
+            if item.network not in seen:
+                seen.add(item.network)
+                net = item.network
+                self._nets.append((int(net.network_address), net.num_addresses))
+        self.address_count = sum(count for _, count in self._nets)
+
+    def owns(self, addr4: bytes) -> bool:
+        """Whether the address is in this protocol's pool."""
+        value = int.from_bytes(addr4, "big")
+        return any(base <= value < base + count for base, count in self._nets)
+
+    def random_address(self) -> bytes | None:
+        """A random address of the pool, or None when the protocol has none."""
+        if not self.address_count:
+            return None
+        index = self._randbelow(self.address_count)
+        for base, count in self._nets:
+            if index < count:
+                return (base + index).to_bytes(4, "big")
+            index -= count
+        return None
+
+    def _table(self, addr4: bytes) -> _Ports:
+        table = self._ports.get(addr4)
+        if table is None:
+            address = IPv4Address(addr4)
+            table = self._ports[addr4] = _Ports(
+                [(r.first_port, r.last_port) for r in self._ranges if address in r.network]
+            )
+        return table
+
+    def free_ports(self, addr4: bytes) -> int:
+        """How many ports of the address are free."""
+        return self._table(addr4).free
+
+    def take(self, addr4: bytes, wanted: int) -> int | None:
+        """A port for a client whose own is `wanted`, or None when the address has none left.
+
+        Same parity before other parity; a client port below 1024 gets one from there while
+        there are any, every other client port never does.
+        """
+        table = self._table(addr4)
+        low, high = (1, _WELL_KNOWN - 1) if 0 < wanted < _WELL_KNOWN else (_WELL_KNOWN, 65535)
+        attempts = [(low, high)]
+        if low == 1:
+            attempts.append((_WELL_KNOWN, 65535))
+        for low, high in attempts:
+            start = low + self._randbelow(high - low + 1)
+            for parity in (wanted & 1, 1 - (wanted & 1)):
+                port = table.take(parity, low, high, start)
+                if port is not None:
+                    return port
+        return None
+
+    def reserve(self, addr4: bytes, port: int) -> bool:
+        """Takes one given port; False when it is taken or not in the pool."""
+        return self.owns(addr4) and self._table(addr4).reserve(port)
+
+    def release(self, addr4: bytes, port: int) -> None:
+        """Gives a taken port back."""
+        self._ports[addr4].release(port)
