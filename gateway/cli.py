@@ -1,0 +1,319 @@
+"""The command line: `gateway` and `python -m gateway`.
+
+Flags become configuration keys and are judged with the file, so that all mistakes are told at
+once, each by its key. Nothing is done here; gateway/run.py does it.
+
+Exit status: 0 clean stop, 78 (sysexits.h EX_CONFIG) configuration or command line, 1 the host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+import sys
+import tomllib
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gateway import log
+from gateway.config import ConfigError
+from gateway.options import Options
+
+EXIT_HOST = 1
+EXIT_CONFIG = 78
+
+_DESCRIPTION = """\
+A stateful NAT64 (RFC 6146) on a tap device: IPv6-only clients reach the IPv4 internet through
+one IPv6 prefix. Needs root, or CAP_NET_ADMIN, on a Linux host with IPv6 and IPv4. What it
+changes on the host is undone when it stops.
+"""
+_EPILOG = """\
+Every key of the configuration can be given with --set; conf/gateway.toml explains them all.
+Signals: SIGTERM and SIGINT stop and undo, SIGHUP re-reads the configuration, SIGUSR1 logs a
+status line and the counters.
+Exit status: 0 clean stop; 78 mistake in configuration or command line; 1 the host refuses.
+"""
+_UNDO_DESCRIPTION = """\
+Undo what a killed gateway (SIGKILL, a crash) has left on this host: routes, addresses,
+sysctls, the nftables table. Nothing to undo is no error.
+"""
+
+_log = logging.getLogger("gateway")
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with our way of telling mistakes: one line, exit status 78."""
+
+    # Where its flags store keys. A sub-command needs its own place: argparse would let what
+    # it stored replace what stood before the command.
+    overrides_in = "overrides"
+
+    def flags(self) -> list[str]:
+        """Every flag, those of sub-commands included."""
+        flags: list[str] = []
+        for action in self._actions:
+            flags.extend(action.option_strings)
+            if isinstance(action, argparse._SubParsersAction):
+                for command in action.choices.values():
+                    flags.extend(command.flags())
+        return flags
+
+    def error(self, message: str) -> NoReturn:
+        _log.error("%s; %s --help shows what is right", message, self.prog)
+        raise SystemExit(EXIT_CONFIG)
+
+
+class _SetKey(argparse.Action):
+    """Stores the flag's value under configuration key `dest`, with the keys of other flags."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        assert isinstance(parser, _Parser)
+        overrides = getattr(namespace, parser.overrides_in, {})
+        self.store(parser, overrides, str(values), option_string or "")
+        setattr(namespace, parser.overrides_in, overrides)
+
+    def store(
+        self, parser: argparse.ArgumentParser, overrides: dict[str, Any], text: str, flag: str
+    ) -> None:
+        overrides[self.dest] = text
+
+
+class _AppendToKey(_SetKey):
+    """The same for a list: the flag can be repeated."""
+
+    def store(
+        self, parser: argparse.ArgumentParser, overrides: dict[str, Any], text: str, flag: str
+    ) -> None:
+        known = overrides.get(self.dest, [])
+        overrides[self.dest] = [*(known if isinstance(known, list) else [known]), text]
+
+
+class _SetValue(_SetKey):
+    """The same for a number or a keyword: the text is read as TOML."""
+
+    def store(
+        self, parser: argparse.ArgumentParser, overrides: dict[str, Any], text: str, flag: str
+    ) -> None:
+        overrides[self.dest] = parse_value(text)
+
+
+class _SetAny(_SetKey):
+    """`--set KEY=VALUE`; an inline table sets each of its keys."""
+
+    def store(
+        self, parser: argparse.ArgumentParser, overrides: dict[str, Any], text: str, flag: str
+    ) -> None:
+        key, equals, value = text.partition("=")
+        key = key.strip()
+        if not (equals and all(key.split("."))):
+            parser.error(f"{flag} {text}: KEY=VALUE is right, e.g. timeouts.udp_default=60")
+        overrides.update(_flatten(key, parse_value(value)))
+
+
+def _flatten(key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {key: value}
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        flat.update(_flatten(f"{key}.{name}", item))
+    return flat
+
+
+def parse_value(text: str) -> Any:
+    """The text as a TOML value; what is none is the string itself, as shells eat quotes."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+    if parsed.keys() != {"value"}:
+        return text
+    return parsed["value"]
+
+
+def build_parser() -> _Parser:
+    """The parser of the whole command line."""
+    parser = _Parser(
+        prog="gateway",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"gateway (tap64) {_version()}")
+    _add_common(parser)
+    keys = parser.add_argument_group("keys of the configuration; each overrides the file's")
+    _add_keys(keys)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what would be changed on the host, change nothing, exit",
+    )
+    what.add_argument(
+        "--check",
+        action="store_true",
+        help="look for what would stand in the way (firewall, rp_filter, limits), print it, exit",
+    )
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", title="commands", parser_class=_Parser
+    )
+    undo = commands.add_parser(
+        "undo",
+        help="undo what a killed gateway has left on this host",
+        description=_UNDO_DESCRIPTION,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    undo.overrides_in = "undo_overrides"
+    _add_common(undo)
+    undo.add_argument(
+        "--tap",
+        action=_SetKey,
+        metavar="NAME",
+        default=argparse.SUPPRESS,
+        help="only for this device (default: for all)",
+    )
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    # SUPPRESS: the sub-command's defaults must not replace what stood before the command.
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="TOML file with the configuration (default: none is read)",
+    )
+    parser.add_argument(
+        "--set",
+        action=_SetAny,
+        metavar="KEY=VALUE",
+        default=argparse.SUPPRESS,
+        help="any key of the configuration, e.g. timeouts.udp_default=60; repeatable",
+    )
+    parser.add_argument(
+        "--log-level",
+        action=_SetKey,
+        metavar="LEVEL",
+        default=argparse.SUPPRESS,
+        help="debug, info, warning or error (default: info)",
+    )
+
+
+def _add_keys(group: argparse._ArgumentGroup) -> None:
+    def add(flag: str, action: type[_SetKey], metavar: str, help_text: str) -> None:
+        group.add_argument(
+            flag, action=action, metavar=metavar, default=argparse.SUPPRESS, help=help_text
+        )
+
+    add(
+        "--prefix",
+        _AppendToKey,
+        "PREFIX",
+        "IPv6 prefix that the IPv4 internet appears in, of length 32, 40, 48, 56, 64 or 96; "
+        "repeatable (default: fec0:0:0:ffff::/64)",
+    )
+    add(
+        "--pool4",
+        _AppendToKey,
+        "RANGE",
+        'routed IPv4 addresses for clients, e.g. 198.51.100.8/29 or "198.51.100.8/29 tcp '
+        "1024-65535\"; repeatable (default: the host's own address, by masquerade)",
+    )
+    add(
+        "--allow",
+        _AppendToKey,
+        "PREFIX",
+        "IPv6 prefix of clients to serve, and nobody else; repeatable (default: everyone to "
+        "whom the host has a route that is no default route)",
+    )
+    add(
+        "--deny4",
+        _AppendToKey,
+        "PREFIX",
+        "IPv4 destinations to refuse besides loopback, multicast and the like; repeatable",
+    )
+    add("--tap", _SetKey, "NAME", "name of the device (default: the first free tap0, tap1, ...)")
+    add("--device", _SetKey, "tap|tun", "kind of the device (default: tap)")
+    add(
+        "--layout",
+        _SetKey,
+        "auto|trailing|rfc6052",
+        "where the IPv4 address stands in addresses that the gateway makes (default: auto)",
+    )
+    add("--mtu", _SetValue, "N", "MTU of the device in bytes (default: 1500)")
+    add(
+        "--mss-clamp",
+        _SetValue,
+        "auto|off|N",
+        "limit of the MSS in TCP SYNs, in bytes (default: auto, what the routes carry)",
+    )
+
+
+def _version() -> str:
+    try:
+        return metadata.version("tap64")
+    except metadata.PackageNotFoundError:
+        return "not installed, run from its source"
+
+
+def _refuse_unknown_flags(parser: _Parser, arguments: Sequence[str]) -> None:
+    """Before argparse takes the value of a misspelt flag for a misspelt command."""
+    known = parser.flags()
+    for argument in arguments:
+        if argument == "--":
+            return
+        flag = argument.partition("=")[0]
+        if flag.startswith("--") and flag not in known:
+            close = difflib.get_close_matches(flag, known, n=1)
+            parser.error(f"unknown flag {flag}" + (f", did you mean {close[0]}?" if close else ""))
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> Options:
+    """The options of a command line (None: sys.argv). SystemExit at a mistake or --help."""
+    parser = build_parser()
+    _refuse_unknown_flags(parser, sys.argv[1:] if arguments is None else arguments)
+    found = parser.parse_args(arguments)
+    if found.command == "undo" and (found.dry_run or found.check):
+        parser.error("--dry-run and --check do not go with undo")
+    return Options(
+        command="undo" if found.command == "undo" else "run",
+        config_path=getattr(found, "config", None),
+        overrides=getattr(found, "overrides", {}) | getattr(found, "undo_overrides", {}),
+        dry_run=found.dry_run,
+        check=found.check,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program; returns the exit status. Entry point of `gateway`."""
+    log.set_up("info")
+    options = parse_options(arguments)
+    # Imported here, so that --help and mistakes do not wait for trio and pyroute2.
+    from gateway.host.plan import HostError
+    from gateway.run import run
+    from gateway.tap import DeviceError
+
+    try:
+        return run(options)
+    except ConfigError as error:
+        for line in error.lines:
+            _log.error("%s", line)
+        return EXIT_CONFIG
+    except (HostError, DeviceError) as error:
+        _log.error("%s", error)
+        return EXIT_HOST
+
+
+if __name__ == "__main__":
+    sys.exit(main())

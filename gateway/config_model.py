@@ -1,0 +1,134 @@
+"""The configuration as a value: every key of gateway.toml, its type, range and default.
+
+conf/gateway.toml explains the keys to people and is compared with this by a test. A `Config`
+holds what was written; what follows from it without asking the host (the layout of each
+prefix, the pool when none was given) are its properties. gateway/config.py makes one.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+
+from gateway import config_values as values
+from translate.addresses import Layout, Prefix6
+from translate.pool4 import PoolRange
+
+# RFC 6052 §2.1: the well-known prefix, which must not carry non-global IPv4 addresses (§3.1).
+WELL_KNOWN_PREFIX = IPv6Network("64:ff9b::/96")
+# RFC 7335: an address of IANA's IPv4 service continuity prefix, never seen behind the host.
+DEFAULT_POOL4 = PoolRange(IPv4Network("192.0.0.6/32"))
+
+# Largest MTU that the tun driver takes for an Ethernet device: 65535 less its header.
+MAX_MTU = 65_521
+_YEAR = 31_536_000.0
+
+_Seconds = Annotated[float, Field(gt=0, le=_YEAR, allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=1, le=100_000_000)]
+
+
+class _Table(BaseModel):
+    # Strict: a quoted number or 1 for true is a mistake that is better named than guessed.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class TimeoutsTable(_Table):
+    """[timeouts]: lifetimes of sessions in seconds, named as in RFC 6146 §4."""
+
+    udp_default: _Seconds = 300.0
+    tcp_est: _Seconds = 7440.0
+    tcp_trans: _Seconds = 240.0
+    tcp_incoming_syn: _Seconds = 6.0
+    icmp_default: _Seconds = 60.0
+
+
+class LimitsTable(_Table):
+    """[limits]: upper bounds on what peers can make grow."""
+
+    sessions: _Count = 1_000_000
+    sessions_per_client: _Count = 8_192
+    bib: _Count = 500_000
+    clients: _Count = 65_536
+    icmp_errors_per_second: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 100.0
+    icmp_errors_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 50
+    stored_syns: Annotated[int, Field(ge=0, le=100_000_000)] = 4_096
+
+
+class Config(_Table):
+    """Everything that can be configured. Immutable; equal configurations compare equal."""
+
+    prefix: Annotated[tuple[IPv6Network, ...], PlainValidator(values.parse_prefixes)] = (
+        IPv6Network("fec0:0:0:ffff::/64"),
+    )
+    layout: Literal["auto", "trailing", "rfc6052"] = "auto"
+    pool4: Annotated[tuple[PoolRange, ...], PlainValidator(values.parse_pool4)] = ()
+    masquerade: Annotated[Literal["auto"] | bool, PlainValidator(values.parse_masquerade)] = "auto"
+    device: Literal["tap", "tun"] = "tap"
+    tap: Annotated[str, PlainValidator(values.parse_device_name)] = ""
+    mtu: Annotated[int, Field(ge=1280, le=MAX_MTU)] = 1500
+    offload: bool = True
+    allow: Annotated[tuple[IPv6Network, ...], PlainValidator(values.parse_allow)] = ()
+    deny4: Annotated[tuple[IPv4Network, ...], PlainValidator(values.parse_deny4)] = ()
+    wkp_strict: bool = True
+    mss_clamp: Annotated[Literal["auto", "off"] | int, PlainValidator(values.parse_mss_clamp)] = (
+        "auto"
+    )
+    icmp6_source: Annotated[
+        Literal["auto"] | IPv6Address, PlainValidator(values.parse_icmp6_source)
+    ] = "auto"
+    icmp4_source: Annotated[
+        Literal["auto"] | IPv4Address, PlainValidator(values.parse_icmp4_source)
+    ] = "auto"
+    filtering: Literal["endpoint-independent", "address-dependent"] = "endpoint-independent"
+    lowest_ipv6_mtu: Annotated[int, Field(ge=1280, le=MAX_MTU)] = 1280
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    run_dir: Annotated[str, PlainValidator(values.parse_run_dir)] = "/run/tap64"
+    timeouts: TimeoutsTable = TimeoutsTable()
+    limits: LimitsTable = LimitsTable()
+
+    @property
+    def prefixes6(self) -> tuple[Prefix6, ...]:
+        """The prefixes, each with the layout that the translator makes addresses in."""
+        return tuple(Prefix6(network, self._layout_of(network)) for network in self.prefix)
+
+    def _layout_of(self, network: IPv6Network) -> Layout:
+        if self.layout == "auto":
+            return Layout.TRAILING if network.prefixlen == 64 else Layout.RFC6052
+        return Layout(self.layout)
+
+    @property
+    def pool_ranges(self) -> tuple[PoolRange, ...]:
+        """pool4, or the one private address that stands in for it."""
+        return self.pool4 or (DEFAULT_POOL4,)
+
+    @property
+    def pool_networks(self) -> list[IPv4Network]:
+        """The addresses of the pool as the fewest prefixes: what the host routes."""
+        return list(collapse_addresses(pool.network for pool in self.pool_ranges))
+
+    @property
+    def masquerades(self) -> bool:
+        """Whether the host's own IPv4 address is to replace the pool's."""
+        return not self.pool4 if self.masquerade == "auto" else self.masquerade
+
+    @property
+    def own_icmp6_source(self) -> bytes | None:
+        """Source of the translator's own ICMPv6 errors, or None where the host must be asked.
+
+        Configured, or 192.0.0.8 in the first prefix. The well-known prefix must not carry
+        that address (RFC 6052 §3.1): there it is one of the host's own global addresses.
+        """
+        if self.icmp6_source != "auto":
+            return self.icmp6_source.packed
+        if self.prefix[0] == WELL_KNOWN_PREFIX:
+            return None
+        return self.prefixes6[0].embed(values.GATEWAY_IPV4.packed)
+
+    @property
+    def own_icmp4_source(self) -> bytes:
+        """Source of the translator's own ICMPv4 errors: configured, or the pool's first address."""
+        if self.icmp4_source != "auto":
+            return self.icmp4_source.packed
+        return self.pool_ranges[0].network.network_address.packed

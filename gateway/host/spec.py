@@ -1,0 +1,25 @@
+"""What the host set-up is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+
+from gateway.tap import Kind
+
+
+@dataclass(frozen=True)
+class HostSpec:
+    """The wish. `gateway_mac`: 6 bytes, of the gateway's own end; unused for a tun.
+
+    `mtu` in bytes of IP packet; `pool4` are networks without host bits.
+    """
+
+    tap: str
+    kind: Kind
+    mtu: int
+    gateway_mac: bytes
+    prefixes: list[IPv6Network] = field(default_factory=list)
+    pool4: list[IPv4Network] = field(default_factory=list)
+    masquerade: bool = True
+    run_dir: str = "/run/tap64"

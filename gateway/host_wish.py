@@ -1,0 +1,32 @@
+"""From the configuration to what is wanted of the host."""
+
+from __future__ import annotations
+
+from gateway.config_model import Config
+from gateway.host.checks import obstacles
+from gateway.host.plan import HostError
+from gateway.host.spec import HostSpec
+
+
+def host_spec(config: Config, tap: str, gateway_mac: bytes = bytes(6)) -> HostSpec:
+    """What the configuration asks of the host, for the device of this name."""
+    return HostSpec(
+        tap=tap,
+        kind=config.device,
+        mtu=config.mtu,
+        gateway_mac=gateway_mac,
+        prefixes=list(config.prefix),
+        pool4=config.pool_networks,
+        masquerade=config.masquerades,
+        run_dir=config.run_dir,
+    )
+
+
+def find_obstacles(config: Config, tap: str, l3_device: str) -> list[str]:
+    """What of the host would drop traffic, one line each with the remedy."""
+    try:
+        return obstacles(
+            tap, l3_device, config.pool_networks, config.masquerades, config.limits.sessions
+        )
+    except HostError as error:
+        return [f"could not look for what stands in the way: {error}"]

@@ -1,0 +1,287 @@
+"""The running gateway: device, host changes, translator and data plane, from start to stop.
+
+Order of events. The device is opened; the plan is applied; the data plane runs; on SIGTERM or
+SIGINT, or when anything fails, the plan is undone in reverse and the device is closed. Signals
+are received from before the first change on, so that none of them ends the program half-way.
+SIGHUP re-reads the configuration, SIGUSR1 logs the state.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+
+import trio
+
+from gateway import config as configuration
+from gateway import log
+from gateway.clients import Clients
+from gateway.config_model import Config
+from gateway.data_plane import DataPlane, DeviceGone
+from gateway.frames import FrameFormat
+from gateway.host.addresses import global_address6
+from gateway.host.journal import Journal
+from gateway.host.plan import HostError, Plan
+from gateway.host.ra_guard import RaGuard
+from gateway.host.setup import device_mac, layer3_device, plan_host
+from gateway.host_wish import find_obstacles, host_spec
+from gateway.neighbours import Neighbours
+from gateway.options import Options
+from gateway.route_query import RouteQuery
+from gateway.status import Status, format_counters, format_status
+from gateway.tap import close_device, open_device
+from translate.datagram_trains import can_form
+from translate.nat64 import Nat64
+from translate.reasons import Reason
+
+_log = logging.getLogger("gateway")
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+_HOUSEKEEPING_EVERY = 1.0  # seconds
+
+
+class Service:
+    """One gateway, for one life of the process."""
+
+    def __init__(self, config: Config, options: Options) -> None:
+        self._config = config
+        self._options = options
+        self._started = time.monotonic()
+        self._running = False
+        self._routes_changed = False
+        self._told_wkp = False
+
+    async def serve(self) -> int:
+        """Runs until stopped; the exit status. Raises HostError and DeviceError."""
+        with trio.open_signal_receiver(*_SIGNALS) as signals:
+            self._device = open_device(
+                self._config.device, self._config.tap, offload=self._config.offload
+            )
+            try:
+                return await self._with_device(signals)
+            finally:
+                close_device(self._device)
+
+    async def _with_device(self, signals: AsyncIterator[int]) -> int:
+        device, config = self._device, self._config
+        l3_device, _, host_mac = await trio.to_thread.run_sync(layer3_device, device.name)
+        tap_mac = await trio.to_thread.run_sync(device_mac, device.name)
+        own_mac = gateway_mac(tap_mac) if device.kind == "tap" else b""
+        self._icmp6_source = config.own_icmp6_source or await self._own_address6()
+        plan = await trio.to_thread.run_sync(
+            partial(plan_host, host_spec(config, device.name, own_mac), log=_log.info)
+        )
+        query = RouteQuery()
+        try:
+            self._clients = self._make_clients(query, l3_device)
+            self._make_data_plane(host_mac, own_mac)
+            await trio.to_thread.run_sync(plan.apply)
+            try:
+                return await self._run(plan, signals, l3_device, query)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(plan.undo)
+        finally:
+            query.close()
+
+    async def _own_address6(self) -> bytes:
+        address = await trio.to_thread.run_sync(global_address6)
+        if address is None:
+            raise HostError(
+                "64:ff9b::/96 must not carry the gateway's own address 192.0.0.8 and this host has"
+                " no global IPv6 address: set icmp6_source, or use another prefix such as"
+                " 64:ff9b:1::/96"
+            )
+        return address
+
+    def _make_clients(self, query: RouteQuery, l3_device: str) -> Clients:
+        config = self._config
+        return Clients(
+            query,
+            prefixes=config.prefix,
+            allow=config.allow,
+            tap=self._device.name,
+            l3_device=l3_device,
+            cache_limit=config.limits.clients,
+            clock=time.monotonic,
+        )
+
+    # The translator asks through these, because a reload replaces `_clients`.
+
+    def _admit(self, addr6: bytes) -> bool:
+        return self._clients.admit(addr6)
+
+    def _path_mtu(self, addr: bytes) -> int:
+        return self._clients.path_mtu(addr)
+
+    def _make_data_plane(self, host_mac: bytes, own_mac: bytes) -> None:
+        config = self._config
+        self._translator = Nat64(
+            configuration.to_settings(config, icmp6_source=self._icmp6_source),
+            randbelow=secrets.SystemRandom().randrange,
+            admit=self._admit,
+            path_mtu=self._path_mtu,
+        )
+        neighbours = None
+        if own_mac:
+            neighbours = Neighbours(own_mac, config.prefix, tuple(config.pool_networks))
+        frames = FrameFormat(self._device.vnet, host_mac if own_mac else b"", own_mac)
+        self._plane = DataPlane(
+            self._device.fd,
+            frames,
+            self._translator,
+            neighbours,
+            trains=can_form(self._device.offloads),
+        )
+
+    async def _run(
+        self, plan: Plan, signals: AsyncIterator[int], l3_device: str, query: RouteQuery
+    ) -> int:
+        self._say_who_and_what(l3_device)
+        guard = RaGuard(
+            Journal(self._config.run_dir, self._device.name),
+            own={self._device.name, l3_device},
+            changed=self._note_route_change,
+        )
+        status = 0
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(guard.run)
+                nursery.start_soon(self._plane.run)
+                nursery.start_soon(self._keep_house)
+                self._running = True
+                # What start-up made stays; the collector need not look at it again.
+                gc.collect()
+                gc.freeze()
+                _log.info("ready: %s", self._summary())
+                async for number in signals:
+                    if number in (signal.SIGTERM, signal.SIGINT):
+                        _log.info("stopping on %s", signal.Signals(number).name)
+                        break
+                    await self._on_signal(number, query, l3_device)
+                self._running = False
+                nursery.cancel_scope.cancel()
+        except* DeviceGone:
+            _log.error("%s was deleted while the gateway was using it: stopping", self._name)
+            status = 1
+        except* HostError as group:
+            for error in group.exceptions:
+                _log.error("%s", error)
+            status = 1
+        return status
+
+    @property
+    def _name(self) -> str:
+        return self._device.name
+
+    async def _on_signal(self, number: int, query: RouteQuery, l3_device: str) -> None:
+        if number == signal.SIGHUP:
+            self._reload(query, l3_device)
+        else:
+            log.always(format_status(self.status()))
+            log.always(format_counters(self._own_counters(), self._translator.counters))
+
+    def _reload(self, query: RouteQuery, l3_device: str) -> None:
+        """Takes over what can change; says what cannot, and what is wrong."""
+        try:
+            read = configuration.load(self._options.config_path, self._options.overrides)
+        except configuration.ConfigError as error:
+            for line in error.lines:
+                _log.error("%s", line)
+            _log.error("the configuration was not re-read: nothing has changed")
+            return
+        changed = configuration.changed_keys(self._config, read)
+        fixed = [key for key in changed if key not in configuration.RELOADABLE]
+        taken = [key for key in changed if key in configuration.RELOADABLE]
+        top = {key.partition(".")[0] for key in taken}
+        self._config = self._config.model_copy(update={key: getattr(read, key) for key in top})
+        log.set_up(self._config.log_level)
+        self._clients = self._make_clients(query, l3_device)
+        self._translator.configure(
+            configuration.to_settings(self._config, icmp6_source=self._icmp6_source)
+        )
+        self._plane.configure()
+        for key in fixed:
+            _log.warning("%s cannot change while the gateway runs: restart it for that", key)
+        _log.info("re-read: %s", ", ".join(taken) if taken else "nothing has changed")
+
+    def _note_route_change(self) -> None:
+        self._routes_changed = True
+
+    async def _keep_house(self) -> None:
+        """Once a second: drops answers that route changes made stale, says what people miss."""
+        while True:
+            await trio.sleep(_HOUSEKEEPING_EVERY)
+            if self._routes_changed:
+                self._routes_changed = False
+                self._clients.flush()
+            if not self._told_wkp and self._translator.counters[Reason.PRIVATE_UNDER_WKP]:
+                self._told_wkp = True
+                _log.warning(
+                    "refused a destination that is not globally routed under 64:ff9b::/96"
+                    " (RFC 6052 section 3.1): use another prefix, such as 64:ff9b:1::/96"
+                    " (RFC 8215), or set wkp_strict = false"
+                )
+
+    def _say_who_and_what(self, l3_device: str) -> None:
+        try:
+            lines = self._clients.served()
+        except OSError as error:
+            lines = [f"warning: cannot list who is served: {error}"]
+        for line in lines:
+            text = line.removeprefix("warning: ")
+            _log.log(logging.INFO if text == line else logging.WARNING, "%s", text)
+        for line in find_obstacles(self._config, self._name, l3_device):
+            _log.warning("%s", line)
+
+    def _summary(self) -> str:
+        config, device = self._config, self._device
+        prefixes = ", ".join(f"{p.network} ({p.layout.value})" for p in config.prefixes6)
+        pool = ", ".join(str(network) for network in config.pool_networks)
+        how = "masqueraded" if config.masquerades else "routed"
+        offloads = ",".join(sorted(device.offloads)) or "none"
+        return f"{prefixes} on {device.name}, pool4 {pool} {how}, offloads {offloads}"
+
+    def status(self) -> Status:
+        """The state as SIGUSR1 shows it."""
+        plane, state = self._plane.counters, self._translator.state
+        return Status(
+            device=self._name,
+            kind=self._device.kind,
+            mtu=self._config.mtu,
+            open=True,
+            running=self._running,
+            offload=bool(self._device.offloads),
+            masquerade=self._config.masquerades,
+            frames_written=plane.out_packets,
+            write_errors=plane.out_errors,
+            frames_read=plane.in_packets,
+            frames_discarded=sum(self._translator.counters.values()) + plane.in_errors,
+            sessions=state.session_count,
+            bib=state.bib_count,
+            clients=len(state.clients),
+            uptime=time.monotonic() - self._started,
+        )
+
+    def _own_counters(self) -> dict[str, int]:
+        plane = self._plane.counters
+        return {
+            "fast": plane.fast_packets,
+            "neighbour": plane.neighbour_packets,
+            "ignored": plane.ignored_packets,
+            "errors-suppressed": self._translator.errors.suppressed,
+            "bugs": plane.bugs,
+        }
+
+
+def gateway_mac(tap_mac: bytes) -> bytes:
+    """The gateway's own Ethernet address: unlike the tap's, and the same for the same tap.
+
+    Locally administered, so that no manufacturer's address can be hit.
+    """
+    return bytes(((tap_mac[0] | 0x02) & 0xFE, tap_mac[1] ^ 0x64)) + tap_mac[2:]
