@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from gateway.config_model import Config
 from gateway.host.checks import obstacles
-from gateway.host.plan import HostError
 from gateway.host.spec import HostSpec
 
 
@@ -26,7 +25,12 @@ def find_obstacles(config: Config, tap: str, l3_device: str) -> list[str]:
     """What of the host would drop traffic, one line each with the remedy."""
     try:
         return obstacles(
-            tap, l3_device, config.pool_networks, config.masquerades, config.limits.sessions
+            tap,
+            l3_device,
+            config.pool_networks,
+            config.masquerades,
+            config.limits.sessions,
+            prefixes=config.prefix,
         )
-    except HostError as error:
+    except OSError as error:
         return [f"could not look for what stands in the way: {error}"]

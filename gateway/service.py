@@ -34,7 +34,7 @@ from gateway.neighbours import Neighbours
 from gateway.options import Options
 from gateway.route_query import RouteQuery
 from gateway.status import Status, format_counters, format_status
-from gateway.tap import close_device, open_device
+from gateway.tap import accept_only, close_device, open_device
 from translate.datagram_trains import can_form
 from translate.nat64 import Nat64
 from translate.reasons import Reason
@@ -71,7 +71,10 @@ class Service:
         device, config = self._device, self._config
         l3_device, _, host_mac = await trio.to_thread.run_sync(layer3_device, device.name)
         tap_mac = await trio.to_thread.run_sync(device_mac, device.name)
-        own_mac = gateway_mac(tap_mac) if device.kind == "tap" else b""
+        own_mac = b""
+        if device.kind == "tap":
+            own_mac = gateway_mac(tap_mac)
+            accept_only(device, own_mac)
         self._icmp6_source = config.own_icmp6_source or await self._own_address6()
         plan = await trio.to_thread.run_sync(
             partial(plan_host, host_spec(config, device.name, own_mac), log=_log.info)
@@ -142,7 +145,7 @@ class Service:
     async def _run(
         self, plan: Plan, signals: AsyncIterator[int], l3_device: str, query: RouteQuery
     ) -> int:
-        self._say_who_and_what(l3_device)
+        await self._say_who_and_what(l3_device)
         guard = RaGuard(
             Journal(self._config.run_dir, self._device.name),
             own={self._device.name, l3_device},
@@ -228,7 +231,7 @@ class Service:
                     " (RFC 8215), or set wkp_strict = false"
                 )
 
-    def _say_who_and_what(self, l3_device: str) -> None:
+    async def _say_who_and_what(self, l3_device: str) -> None:
         try:
             lines = self._clients.served()
         except OSError as error:
@@ -236,7 +239,8 @@ class Service:
         for line in lines:
             text = line.removeprefix("warning: ")
             _log.log(logging.INFO if text == line else logging.WARNING, "%s", text)
-        for line in find_obstacles(self._config, self._name, l3_device):
+        found = await trio.to_thread.run_sync(find_obstacles, self._config, self._name, l3_device)
+        for line in found:
             _log.warning("%s", line)
 
     def _summary(self) -> str:

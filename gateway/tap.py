@@ -37,6 +37,7 @@ NAME_SIZE = 16  # bytes; IFNAMSIZ, the last one is the terminating zero
 # linux/if_tun.h
 TUNSETIFF = 0x400454CA
 TUNSETOFFLOAD = 0x400454D0
+TUNSETTXFILTER = 0x400454D1
 TUNGETVNETHDRSZ = 0x800454D7
 TUNSETVNETHDRSZ = 0x400454D8
 IFF_TUN = 0x0001
@@ -48,6 +49,8 @@ IFF_TUN_EXCL = 0x8000
 _FLAG = {"tun": IFF_TUN, "tap": IFF_TAP}
 _IFREQ = struct.Struct("16sH22x")
 _INT = struct.Struct("i")
+TUN_FLT_ALLMULTI = 0x0001
+_FILTER = struct.Struct("HH6s")
 
 OFFLOAD_BITS = {
     "csum": 0x01,
@@ -126,6 +129,19 @@ def close_device(device: Device) -> None:
             _reset(device)
     finally:
         os.close(device.fd)
+
+
+def accept_only(device: Device, mac: bytes) -> None:
+    """Let the kernel drop unicast frames that are not for `mac` (6 bytes); tap devices only.
+
+    A tap that is a bridge port gets every frame the bridge floods. Undone by `close_device`.
+    """
+    try:
+        fcntl.ioctl(device.fd, TUNSETTXFILTER, _FILTER.pack(TUN_FLT_ALLMULTI, 1, mac))
+    except OSError as error:
+        raise DeviceError(
+            f"{device.name}: cannot set the address filter: {os.strerror(error.errno or 0)}"
+        ) from error
 
 
 def driver_problem() -> str | None:
@@ -296,6 +312,8 @@ def _offer(fd: int) -> frozenset[str]:
 def _reset(device: Device) -> None:
     try:
         fcntl.ioctl(device.fd, TUNSETOFFLOAD, 0)
+        if device.kind == "tap":
+            fcntl.ioctl(device.fd, TUNSETTXFILTER, _FILTER.pack(0, 0, bytes(6)))
         if device._header_size_before is not None:
             fcntl.ioctl(device.fd, TUNSETVNETHDRSZ, _INT.pack(device._header_size_before))
     except OSError as error:

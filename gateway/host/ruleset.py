@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import shlex
 import shutil
 import struct
@@ -241,8 +242,9 @@ _MALFORMED: Final = (AttributeError, KeyError, IndexError, TypeError, ValueError
 
 
 def _unreadable(error: Exception) -> str:
+    reason = os.strerror(error.code) if isinstance(error, NetlinkError) else error
     return (
-        f"the nftables rules cannot be read ({error}), so it is not known whether they let the "
+        f"the nftables rules cannot be read ({reason}), so it is not known whether they let the "
         "gateway's packets through; look at them with: nft list ruleset"
     )
 

@@ -304,8 +304,6 @@ def _made_it(left: RecordedChange, change: RecordedChange) -> bool:
 
 def _with_original(change: RecordedChange, left: RecordedChange) -> RecordedChange:
     """The change with the value from before the killed run, where that run wrote today's."""
-    if isinstance(change, Sysctl) and isinstance(left, Sysctl) and change.old == left.new:
-        return replace(change, old=left.old)
     if isinstance(change, LinkMtu) and isinstance(left, LinkMtu) and change.old == left.new:
         return replace(change, old=left.old)
     if isinstance(change, Neighbour) and isinstance(left, Neighbour) and change.old == left.new:
