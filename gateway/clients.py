@@ -37,6 +37,7 @@ from gateway.route_query import (
     RTN_UNICAST,
     RTPROT_BGP,
     RTPROT_BIRD,
+    RTPROT_GATEWAY,
     RTPROT_ZEBRA,
     RouteInfo,
 )
@@ -210,6 +211,8 @@ class Clients:
             route.type == RTN_UNICAST
             and route.prefixlen >= SHORTEST_CLIENT_ROUTE
             and route.protocol not in _INTERNET_TABLES
+            # Another gateway's prefix: behind it is the IPv4 internet.
+            and route.protocol != RTPROT_GATEWAY
             # Behind the tap is nobody but the gateway; behind a bridge there are clients.
             and route.oif_name != self._tap
         )

@@ -104,8 +104,13 @@ class DataPlane:
     async def _expire(self) -> None:
         while True:
             await trio.sleep(_EXPIRE_EVERY)
-            for packet in self._translator.expire(time.monotonic(), _EXPIRE_LOOKS):
-                self._write(self._frames.join(packet))
+            now = time.monotonic()
+            while True:
+                for packet in self._translator.expire(now, _EXPIRE_LOOKS):
+                    self._write(self._frames.join(packet))
+                if not self._translator.is_behind(now):
+                    break
+                await trio.lowlevel.checkpoint()
 
     def _burst(self) -> None:
         """Reads and handles frames until there are none or the budget is used up.
@@ -121,7 +126,13 @@ class DataPlane:
         frames = carried = before = joined = 0
         try:
             for _ in range(_BURST):
-                size = readv(fd, into)
+                try:
+                    size = readv(fd, into)
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    self._read_failed(error)
+                    break
                 frames += 1
                 if joined:
                     if size == joined and trains.append(buffer, size):  # type: ignore[union-attr]
@@ -152,13 +163,6 @@ class DataPlane:
                     if sys.flags.dev_mode:
                         raise
                     self._bug(now)
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            if error.errno == errno.EBADFD:
-                raise DeviceGone from error
-            # EIO: the link is down; it may come up again.
-            self.counters.in_errors += 1
         finally:
             if joined:
                 self._finish_train()
@@ -166,6 +170,12 @@ class DataPlane:
             counters.in_packets += frames
             counters.fast_packets += carried
             counters.out_packets += carried
+
+    def _read_failed(self, error: OSError) -> None:
+        if error.errno == errno.EBADFD:
+            raise DeviceGone from error
+        # EIO: the link is down; it may come up again.
+        self.counters.in_errors += 1
 
     def _finish_train(self) -> None:
         trains = self._trains

@@ -26,7 +26,8 @@ NEXT_HOP4 = IPv4Address("192.0.0.8").packed
 _ALL_NODES = IPv6Address("ff02::1").packed
 _SOLICITATION, _ADVERTISEMENT, _ECHO, _ECHO_REPLY = 135, 136, 128, 129
 _SOLICITED, _OVERRIDE, _ROUTER = 0x40, 0x20, 0x80
-_TARGET_LINK_ADDRESS = 2
+_SOURCE_LINK, _TARGET_LINK_ADDRESS = 1, 2
+_SOLICITED_NODE = IPv6Address("ff02::1:ff00:0").packed[:13]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,12 @@ class Neighbours:
         target = view.payload[8:24]
         if not self._owns6(target):
             return None
+        options = _options(view.payload[24:])
+        if options is None:
+            return None
         probing = not any(view.src)  # duplicate address detection, RFC 4862 §5.4.3
+        if probing and (view.dst != _SOLICITED_NODE + target[13:] or _SOURCE_LINK in options):
+            return None
         flags = _ROUTER | _OVERRIDE if probing else _ROUTER | _OVERRIDE | _SOLICITED
         destination = _ALL_NODES if probing else view.src
         message = bytearray(bytes((_ADVERTISEMENT, 0, 0, 0, flags, 0, 0, 0)) + target)
@@ -134,3 +140,15 @@ class Neighbours:
             payload=bytes(message),
         )
         return ethernet[6:12] + self.mac + ETHERTYPE_IPV6 + data
+
+
+def _options(data: bytes) -> set[int] | None:
+    """The types of NDP options; None when one has length 0 or runs over (RFC 4861 §4.6)."""
+    kinds = set()
+    while data:
+        size = data[1] * 8 if len(data) > 1 else 0
+        if not 0 < size <= len(data):
+            return None
+        kinds.add(data[0])
+        data = data[size:]
+    return kinds

@@ -21,6 +21,7 @@ import trio
 from gateway import config as configuration
 from gateway import log
 from gateway.clients import Clients
+from gateway.config_checks import find_faults
 from gateway.config_model import Config
 from gateway.data_plane import DataPlane, DeviceGone
 from gateway.frames import FrameFormat
@@ -62,6 +63,8 @@ class Service:
             self._device = open_device(
                 self._config.device, self._config.tap, offload=self._config.offload
             )
+            what = "created" if self._device.created else "using the existing"
+            _log.info("%s %s", what, self._name)
             try:
                 return await self._with_device(signals)
             finally:
@@ -202,7 +205,17 @@ class Service:
         fixed = [key for key in changed if key not in configuration.RELOADABLE]
         taken = [key for key in changed if key in configuration.RELOADABLE]
         top = {key.partition(".")[0] for key in taken}
-        self._config = self._config.model_copy(update={key: getattr(read, key) for key in top})
+        mixed = self._config.model_copy(update={key: getattr(read, key) for key in top})
+        faults = list(find_faults(mixed))
+        if faults:
+            for fault in faults:
+                _log.error("%s", fault)
+            _log.error(
+                "these keys do not go with those that cannot change while the gateway runs:"
+                " nothing has changed"
+            )
+            return
+        self._config = mixed
         log.set_up(self._config.log_level)
         self._clients = self._make_clients(query, l3_device)
         self._translator.configure(
@@ -227,8 +240,8 @@ class Service:
                 self._told_wkp = True
                 _log.warning(
                     "refused a destination that is not globally routed under 64:ff9b::/96"
-                    " (RFC 6052 section 3.1): use another prefix, such as 64:ff9b:1::/96"
-                    " (RFC 8215), or set wkp_strict = false"
+                    " (RFC 6052 section 3.1): use another prefix, such as one out of"
+                    " 64:ff9b:1::/48 (RFC 8215), or set wkp_strict = false"
                 )
 
     async def _say_who_and_what(self, l3_device: str) -> None:
@@ -265,12 +278,16 @@ class Service:
             frames_written=plane.out_packets,
             write_errors=plane.out_errors,
             frames_read=plane.in_packets,
-            frames_discarded=sum(self._translator.counters.values()) + plane.in_errors,
+            frames_discarded=self._discarded() + plane.in_errors,
             sessions=state.session_count,
             bib=state.bib_count,
             clients=len(state.clients),
             uptime=time.monotonic() - self._started,
         )
+
+    def _discarded(self) -> int:
+        counters = self._translator.counters
+        return sum(counters.values()) - counters[Reason.HANDLED]
 
     def _own_counters(self) -> dict[str, int]:
         plane = self._plane.counters

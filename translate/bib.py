@@ -14,7 +14,7 @@ from translate.pool4 import PortAllocator
 from translate.reasons import Discard, Reason
 from translate.sessions import BibEntry, Client, FlowTable, Session
 from translate.settings import Filtering, Settings
-from translate.tcp_states import State, Timer
+from translate.tcp_states import FAST_STATES, Event, State, Timer, step
 
 PROTOCOLS = (Protocol.TCP, Protocol.UDP, Protocol.ICMP)
 # How many pool addresses a new client tries before its packet is refused.
@@ -142,8 +142,7 @@ class StateTables:
             self._drop_if_empty(entry)
             raise Discard(Reason.CLIENT_SESSION_LIMIT)
         session = Session(entry, key6, server4, timer, now)
-        session.link6 = client.link
-        session.ident = self._ident(session)
+        session.ident = self._ident(session.key4[:8], session.protocol)
         self.flows[entry.protocol].insert(session)
         self.wheel.add(session)
         entry.sessions += 1
@@ -157,17 +156,44 @@ class StateTables:
         if entry.sessions == 0 and not entry.static:
             self._end_mapping(entry)
 
-    def _ident(self, session: Session) -> list[int]:
+    def passing(self, entry: BibEntry, key6: bytes, server4: bytes, now: float) -> Session:
+        """A session for one packet, in no table: it passes through the mapping and is gone."""
+        session = Session(entry, key6, server4, Timer.TCP_TRANS, now)
+        session.ident = self._ident(session.key4[:8], session.protocol)
+        return session
+
+    def _ident(self, addresses4: bytes, protocol: int) -> list[int]:
         # RFC 7915 §5.1 wants identifications that do not repeat within a source, destination
         # and protocol; RFC 7739 §3 a start that cannot be guessed. The table is bounded by
         # forgetting it: counters in use live on in their sessions, the others start anew.
-        key = session.key4[:8] + bytes((session.protocol,))
+        key = addresses4 + bytes((protocol,))
         counter = self._idents.get(key)
         if counter is None:
             if len(self._idents) >= self._settings.limits.clients:
                 self._idents.clear()
             counter = self._idents[key] = [self._randbelow(65536)]
         return counter
+
+    def next_ident(self, pool4: bytes, server4: bytes, protocol: int) -> int:
+        """The next identification of packets from a pool address to a server."""
+        counter = self._ident(server4 + pool4, protocol)
+        number = counter[0]
+        counter[0] = number + 1 & 0xFFFF
+        return number
+
+    def update_tcp(self, session: Session, seen: Event, now: float) -> None:
+        """Moves a TCP session through its states (RFC 6146 §3.5.2.2)."""
+        if session.state == State.CLOSED:
+            return
+        state, timer = step(State(session.state), seen)
+        session.state = state
+        if timer is not None:
+            self.restart(session, timer, now)
+        flows = self.flows[Protocol.TCP]
+        if state in FAST_STATES:
+            flows.install(session)
+        else:
+            flows.remove(session)
 
     def restart(self, session: Session, timer: Timer, now: float) -> None:
         """Runs the session on this lifetime from `now` on."""

@@ -85,6 +85,12 @@ class ExpiryWheel:
                 over.append(session)
         return over
 
+    def is_behind(self, now: float) -> bool:
+        """Whether sessions are left that were due before `now`, because a limit ended the look."""
+        if self._done is None:
+            return bool(self._buckets)
+        return bool(self._buckets) and self._done < int(now / GRANULARITY)
+
     def deadline(self) -> float | None:
         """When a session has to be looked at next, or None when there is none."""
         return min(self._buckets) * GRANULARITY if self._buckets else None

@@ -51,7 +51,7 @@ def make_fast_path(
 
     `ethernet4`: the 14 bytes in front of IPv4 packets towards the host, b"" for a tun device;
     `ethernet6_tail`: the last 8 bytes (source, type) in front of IPv6 packets, b"" for tun,
-    behind the session's `link6`. `vnet`: frames begin with a virtio-net header.
+    behind the client's `link`. `vnet`: frames begin with a virtio-net header.
 
     The function gets the buffer, the number of bytes from the frame's start to its end, and
     now (seconds); the frame begins so that IP is at `IP_AT`. It returns where the new frame
@@ -307,7 +307,7 @@ def make_fast_path(
                     buf,
                     start6,
                     plain_vnet,
-                    session.link6,
+                    session.client.link,
                     ethernet6_tail,
                     0x60000000 | tos << 20,
                     length,
@@ -332,7 +332,7 @@ def make_fast_path(
                 buf,
                 start6,
                 header,
-                session.link6,
+                session.client.link,
                 ethernet6_tail,
                 0x60000000 | tos << 20,
                 total - 20,

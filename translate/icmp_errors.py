@@ -29,6 +29,7 @@ from translate.icmp import (
 from translate.own_errors import MAX_ERROR4, MAX_ERROR6
 from translate.packets import IPv4View, IPv6View, Protocol, parse_ipv4, parse_ipv6
 from translate.reasons import Discard, Reason
+from translate.sessions import Session
 from translate.transport import rewrite
 
 
@@ -204,3 +205,16 @@ def rewrite_echo(payload: bytearray, kind: int, ident: bytes, *, gained: int) ->
     checksum = payload[2] << 8 | payload[3]
     checksum = 0xFFFF - fold(0xFFFF - checksum + after + (0xFFFF - before) + gained)
     payload[2:4] = checksum.to_bytes(2, "big")
+
+
+def flow_of(session: Session) -> Flow:
+    """Both ends of a session."""
+    return Flow(
+        client6=session.client6,
+        server6=session.server6,
+        pool4=session.pool4,
+        server4=session.server4,
+        client_port=session.key6[32:34],
+        pool_port=session.tail4[8:10],
+        server_port=session.key6[34:36],
+    )

@@ -7,9 +7,11 @@ sources that are nobody (RFC 4443 §2.4 (e), RFC 1122 §3.2.2). One token bucket
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from translate.addresses import is_unicast4, is_unicast6
 from translate.headers import build_ipv4, build_ipv6
-from translate.icmp import ERRORS6, Icmp4, Icmp6
+from translate.icmp import Icmp4, Icmp6
 from translate.limits import TokenBucket
 from translate.packets import IPv4View, IPv6View, Packet, Protocol
 from translate.settings import Settings
@@ -20,15 +22,18 @@ MAX_ERROR6 = 1280
 MAX_ERROR4 = 576
 
 _HOP_LIMIT = 64
+_REDIRECT6 = 137
 _INFORMATIONAL4 = frozenset({Icmp4.ECHO, Icmp4.ECHO_REPLY, 13, 14})
 
 
 class OwnErrors:
     """Builds the translator's own errors; returns None where none may be sent."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, randbelow: Callable[[int], int]) -> None:
         self.configure(settings)
         self.suppressed = 0
+        # RFC 6864 §4: DF is clear, so identifications must not repeat soon.
+        self._ident = randbelow(65536)
 
     def configure(self, settings: Settings) -> None:
         """Takes over sources and rate."""
@@ -47,7 +52,7 @@ class OwnErrors:
         self, packet: Packet, view: IPv6View, kind: Icmp6, code: int, now: float, value: int = 0
     ) -> Packet | None:
         """An ICMPv6 error about `packet`; `value` is the 32-bit field (MTU, pointer)."""
-        if view.protocol == Protocol.ICMPV6 and (not view.payload or view.payload[0] in ERRORS6):
+        if view.protocol == Protocol.ICMPV6 and not _may_be_answered6(view.payload):
             return None
         if view.fragment is not None and view.fragment.offset:
             return None
@@ -81,9 +86,10 @@ class OwnErrors:
         body = packet.data[: MAX_ERROR4 - 28]
         message = bytearray(bytes((kind, code, 0, 0)) + value.to_bytes(4, "big") + body)
         fill_checksum(Protocol.ICMP, message, b"", b"")
+        self._ident = self._ident + 1 & 0xFFFF
         data = build_ipv4(
             tos=0xC0,  # RFC 1812 §4.3.2.5: precedence 6 (internetwork control)
-            ident=0,
+            ident=self._ident,
             df=False,
             fragment=None,
             ttl=_HOP_LIMIT,
@@ -110,3 +116,8 @@ class OwnErrors:
             payload=bytes(message),
         )
         return Packet(data, link=packet.link)
+
+
+def _may_be_answered6(message: bytes) -> bool:
+    """RFC 4443 §2.4 (e.1), (e.2): no errors (types 0..127) and no redirects."""
+    return bool(message) and message[0] >= 128 and message[0] != _REDIRECT6

@@ -121,7 +121,8 @@ class IPv6View:
 def parse_ipv4(data: bytes, *, truncated: bool = False) -> IPv4View:
     """The view of an IPv4 packet. Raises Discard.
 
-    `truncated`: the packet is the inside of an ICMP error and may be shorter than it says.
+    `truncated`: the packet is the inside of an ICMP error: it may be shorter than it says,
+    and what follows it is padding or an extension (RFC 4884 §5).
     """
     if len(data) < 20:
         raise Discard(Reason.MALFORMED)
@@ -129,8 +130,9 @@ def parse_ipv4(data: bytes, *, truncated: bool = False) -> IPv4View:
     header_length = (first & 15) * 4
     if first >> 4 != 4 or header_length < 20 or len(data) < header_length:
         raise Discard(Reason.MALFORMED)
-    if total < header_length or (len(data) != total and not (truncated and len(data) < total)):
+    if total < header_length or (len(data) != total and not truncated):
         raise Discard(Reason.BAD_LENGTH)
+    data = data[:total]
     fragment = None
     if frag & 0x3FFF:
         fragment = Fragment((frag & 0x1FFF) * 8, bool(frag & MF), ident)
@@ -163,8 +165,9 @@ def parse_ipv6(data: bytes, *, truncated: bool = False) -> IPv6View:
     word, length, protocol, hop_limit, src, dst = IPV6_HEADER.unpack_from(data)
     if word >> 28 != 6:
         raise Discard(Reason.MALFORMED)
-    if len(data) != length + 40 and not (truncated and len(data) < length + 40):
+    if len(data) != length + 40 and not truncated:
         raise Discard(Reason.BAD_LENGTH)
+    data = data[: length + 40]
     at = 40
     pointer = 6
     fragment = None

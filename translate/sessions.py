@@ -76,6 +76,7 @@ class Session:
         "after",
         "before",
         "bib",
+        "client",
         "delta_addresses",
         "delta_full",
         "fast",
@@ -84,7 +85,6 @@ class Session:
         "key4",
         "key6",
         "last",
-        "link6",
         "protocol",
         "state",
         "tail4",
@@ -100,6 +100,7 @@ class Session:
         client_port = key6[32:34]
         server_port = key6[34:36]
         self.bib = bib
+        self.client = bib.client
         self.protocol = bib.protocol
         self.key6 = key6
         if bib.protocol == Protocol.ICMP:
@@ -122,7 +123,6 @@ class Session:
                 fold(sum4 + ones_sum(pool_port)), fold(sum6 + ones_sum(client_port))
             )
         self.ident = [0]
-        self.link6 = b""
         self.state = State.CLOSED
         self.fast = False
         self.last = now

@@ -57,13 +57,18 @@ def rewrite(
 def fill_checksum(protocol: int, payload: bytearray, src: bytes, dst: bytes) -> None:
     """Computes the transport checksum anew over the pseudo-header of `src` and `dst`.
 
-    `payload` is the whole transport segment; ICMPv4 has no pseudo-header.
+    `payload` is the whole transport segment; ICMPv4 has no pseudo-header. A UDP length that
+    is smaller than the segment says how much is covered (RFC 768).
     """
     at = CHECKSUM_AT[Protocol(protocol)]
     payload[at : at + 2] = b"\0\0"
-    total = ones_sum(bytes(payload))
+    length = len(payload)
+    if protocol == Protocol.UDP:
+        said = int.from_bytes(payload[4:6], "big")
+        length = said if 8 <= said < length else length
+    total = ones_sum(bytes(payload[:length]))
     if protocol != Protocol.ICMP:
-        total += pseudo_header_sum(src, dst, len(payload), protocol)
+        total += pseudo_header_sum(src, dst, length, protocol)
     checksum = 0xFFFF - fold(total)
     if checksum == 0 and protocol == Protocol.UDP:
         checksum = 0xFFFF

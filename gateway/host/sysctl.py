@@ -53,7 +53,7 @@ def write(key: str, value: str) -> None:
 
 def writable(key: str) -> bool:
     """Whether this process may write the key; False on a read-only /proc/sys."""
-    return os.access(ROOT / key, os.W_OK)
+    return os.access(ROOT / key, os.W_OK, effective_ids=True)
 
 
 def shown(key: str) -> str:

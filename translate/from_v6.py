@@ -1,0 +1,220 @@
+"""Packets from IPv6: which session they belong to, or why to none (RFC 6146 §3.4, §3.5)."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from translate.addresses import Prefix6, is_unicast6
+from translate.core import Core
+from translate.headers import build_ipv4
+from translate.icmp import ERRORS6, Icmp6
+from translate.icmp_errors import Flow, error_6_to_4, flow_of
+from translate.outgoing import check_offload, to_v4
+from translate.packets import IPv6View, Packet, Protocol, parse_ipv6
+from translate.reasons import Discard, Reason
+from translate.segments import complete_checksum
+from translate.sessions import BibEntry, Session
+from translate.tcp_states import SYN, State, Timer, event
+from translate.transport import check_header, fill_checksum
+
+_PROTOCOL4 = {
+    Protocol.TCP: Protocol.TCP,
+    Protocol.UDP: Protocol.UDP,
+    Protocol.ICMPV6: Protocol.ICMP,
+}
+_ECHOES6 = frozenset({Icmp6.ECHO, Icmp6.ECHO_REPLY})
+FIRST_TIMER = {
+    Protocol.TCP: Timer.TCP_TRANS,
+    Protocol.UDP: Timer.UDP_DEFAULT,
+    Protocol.ICMP: Timer.ICMP_DEFAULT,
+}
+
+
+class FromV6:
+    """The steps for a packet from a client."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def translate(self, packet: Packet, now: float) -> list[Packet]:
+        """What has to be sent for one IPv6 packet. Raises Discard."""
+        core = self._core
+        view = parse_ipv6(packet.data)
+        prefix, dst4 = self._embedded(view)
+        if not is_unicast6(view.src) or core.prefix_of(view.src) is not None:
+            raise Discard(Reason.SOURCE_INVALID)
+        self._check_headers(packet, view, now)
+        if self._is_own(view, dst4):
+            return self._own(packet, view, now)
+        if dst4 is None or prefix is None:
+            core.refuse6(Reason.NOT_EMBEDDED, packet, view, 3, now)
+        if view.protocol == Protocol.ICMPV6 and view.payload[0] in ERRORS6:
+            return self._error(view)
+        if view.protocol == Protocol.ICMPV6 and view.payload[0] not in _ECHOES6:
+            raise Discard(Reason.ICMP_TYPE)
+        protocol = _PROTOCOL4[Protocol(view.protocol)]
+        port_at, size = (4, 2) if protocol == Protocol.ICMP else (0, 4)
+        key6 = view.src + view.dst + view.payload[port_at : port_at + size]
+        session = core.state.flows[protocol].find6(key6)
+        if session is None:
+            session = self._new_session(packet, view, prefix, key6, dst4, now)
+        if packet.link:
+            session.client.link = packet.link
+        if view.hop_limit <= 1:
+            self._expired(packet, view, now)
+        if protocol == Protocol.TCP:
+            core.state.update_tcp(session, event(view.payload[13], from_v6=True), now)
+        else:
+            session.last = now
+        return to_v4(core, session, packet, view, now)
+
+    def _embedded(self, view: IPv6View) -> tuple[Prefix6 | None, bytes | None]:
+        ours = view.dst == self._core.settings.icmp6_source
+        for prefix in self._core.settings.prefixes:
+            if prefix.contains(view.dst):
+                ours = True
+                dst4 = prefix.extract(view.dst)
+                if dst4 is not None:
+                    return prefix, dst4
+        if not ours:
+            raise Discard(Reason.NOT_OURS)
+        return None, None
+
+    def _check_headers(self, packet: Packet, view: IPv6View, now: float) -> None:
+        errors = self._core.errors
+        if view.routing_pointer is not None:
+            # RFC 7915 §5.1: the pointer names the segments-left octet.
+            pointer = view.routing_pointer
+            answer = errors.to_v6(packet, view, Icmp6.PARAMETER_PROBLEM, 0, now, pointer)
+            raise Discard(Reason.ROUTING_HEADER, answer)
+        if view.fragment is not None:
+            raise Discard(Reason.FRAGMENT)
+        if view.protocol == Protocol.NO_NEXT_HEADER:
+            raise Discard(Reason.NO_NEXT_HEADER)
+        if view.protocol not in _PROTOCOL4:
+            # RFC 6146 §3.4 names this code.
+            self._core.refuse6(Reason.UNKNOWN_PROTOCOL, packet, view, 4, now)
+        check_header(view.protocol, view.payload)
+        check_offload(packet, view.protocol)
+
+    def _is_own(self, view: IPv6View, dst4: bytes | None) -> bool:
+        own = self._core.settings.icmp6_source
+        if view.dst == own:
+            return True
+        # Either layout of an own address that is itself an embedding.
+        prefix = self._core.prefix_of(own)
+        return dst4 is not None and prefix is not None and prefix.extract(own) == dst4
+
+    def _own(self, packet: Packet, view: IPv6View, now: float) -> list[Packet]:
+        """A packet for the translator itself: it answers pings and nothing else."""
+        core = self._core
+        if view.protocol == Protocol.ICMPV6 and view.payload[0] == Icmp6.ECHO:
+            if not core.admit(view.src):
+                core.refuse6(Reason.CLIENT_REFUSED, packet, view, 1, now)
+            whole = complete_checksum(packet)
+            answer = core.errors.echo_reply6(whole, parse_ipv6(whole.data), now)
+            raise Discard(Reason.HANDLED, answer)
+        if view.protocol == Protocol.ICMPV6:
+            raise Discard(Reason.ICMP_TYPE)
+        core.refuse6(Reason.DESTINATION_REFUSED, packet, view, 4, now)
+
+    def _expired(self, packet: Packet, view: IPv6View, now: float) -> NoReturn:
+        answer = self._core.errors.to_v6(packet, view, Icmp6.TIME_EXCEEDED, 0, now)
+        raise Discard(Reason.HOP_LIMIT, answer)
+
+    def _new_session(
+        self,
+        packet: Packet,
+        view: IPv6View,
+        prefix: Prefix6,
+        key6: bytes,
+        dst4: bytes,
+        now: float,
+    ) -> Session:
+        """The session for a packet that has none yet, if it may have one (RFC 6146 §3.5)."""
+        core = self._core
+        if not core.admit(view.src):
+            core.refuse6(Reason.CLIENT_REFUSED, packet, view, 1, now)
+        refusal = core.policy.refusal(dst4, prefix)
+        if refusal is None and core.state.in_pool4(dst4):
+            refusal = Reason.DESTINATION_REFUSED
+        if refusal is not None:
+            core.refuse6(refusal, packet, view, 1, now)
+        if view.hop_limit <= 1:
+            self._expired(packet, view, now)
+        protocol = _PROTOCOL4[Protocol(view.protocol)]
+        bib_key = key6[:16] + key6[32:34]
+        entry = core.state.bib6[protocol].get(bib_key)
+        if entry is not None:
+            self._settle_form(entry, key6, dst4, packet, view, now)
+        if protocol == Protocol.TCP and not view.payload[13] & SYN:
+            # RFC 6146 §3.5.2.2, CLOSED: without a mapping it is dropped, with one it may pass,
+            # but starts no session.
+            if entry is None:
+                raise Discard(Reason.NO_SESSION)
+            return core.state.passing(entry, key6, dst4, now)
+        try:
+            if entry is None:
+                entry = core.state.mapping_for(protocol, bib_key, packet.link)
+            timer = FIRST_TIMER[protocol]
+            session = core.state.add_session(entry, key6, dst4, timer, now)
+        except Discard as discard:
+            # RFC 6146 §3.5.1.1: no mapping can be made, address unreachable.
+            core.refuse6(discard.reason, packet, view, 3, now)
+        session.state = State.V6_INIT if protocol == Protocol.TCP else State.ESTABLISHED
+        if protocol != Protocol.TCP:
+            core.state.flows[protocol].install(session)
+        return session
+
+    def _settle_form(
+        self,
+        entry: BibEntry,
+        key6: bytes,
+        dst4: bytes,
+        packet: Packet,
+        view: IPv6View,
+        now: float,
+    ) -> None:
+        """One IPv4 flow has one IPv6 form: another one takes it over, or is refused (TCP)."""
+        state = self._core.state
+        if entry.protocol == Protocol.ICMP:
+            key4 = dst4 + entry.key4
+        else:
+            key4 = dst4 + entry.key4[:4] + key6[34:36] + entry.key4[4:]
+        other = state.flows[entry.protocol].find4(key4)
+        if other is None:
+            return
+        if entry.protocol == Protocol.TCP:
+            self._core.refuse6(Reason.FORM_CONFLICT, packet, view, 3, now)
+        entry.sessions += 1  # keeps the mapping, and with it the port, alive
+        state.end_session(other)
+        entry.sessions -= 1
+
+    def _error(self, view: IPv6View) -> list[Packet]:
+        """An ICMPv6 error towards a server (RFC 7915 §5.2, RFC 6146 §3.5)."""
+        core = self._core
+        message, flow = error_6_to_4(view, self._flow_by_key6, mtu6=core.settings.mtu)
+        if view.hop_limit <= 1:
+            raise Discard(Reason.HOP_LIMIT)
+        payload = bytearray(message)
+        fill_checksum(Protocol.ICMP, payload, b"", b"")
+        # The sender is a client or a router that has no IPv4 address; what the server knows
+        # is the pool address (RFC 6791 §3 allows any address of the translator's).
+        data = build_ipv4(
+            tos=view.traffic_class,
+            ident=core.state.next_ident(flow.pool4, flow.server4, Protocol.ICMP),
+            df=False,
+            fragment=None,
+            ttl=view.hop_limit - 1,
+            protocol=Protocol.ICMP,
+            src=flow.pool4,
+            dst=flow.server4,
+            payload=bytes(payload),
+        )
+        return [Packet(data)]
+
+    def _flow_by_key6(self, protocol: int, key6: bytes) -> Flow:
+        session = self._core.state.flows[protocol].find6(key6)
+        if session is None:
+            raise Discard(Reason.NO_SESSION)
+        return flow_of(session)
