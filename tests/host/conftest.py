@@ -47,7 +47,7 @@ def _child(item: pytest.Function, report: int) -> int:
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool:
     if os.geteuid() != 0:
-        pytest.skip("needs root: a network namespace is made for each test")
+        pytest.fail("needs root: a network namespace is made for each test")
     reading, writing = os.pipe()
     sys.stdout.flush()
     with warnings.catch_warnings():
