@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -76,6 +77,7 @@ class DataPlane:
         self._complained = -_COMPLAIN_EVERY
         self._buffer = bytearray(BUFFER_SIZE)
         self._base = IP_AT - frames.header_size
+        self._read_into = partial(os.readv, fd)
         self._trains = None
         if trains and frames.vnet:
             udp = translator.state.flows[Protocol.UDP]
@@ -93,7 +95,10 @@ class DataPlane:
         )
 
     async def run(self) -> None:
-        """Forwards frames until cancelled. Raises DeviceGone when the device has gone."""
+        """Forwards frames until cancelled.
+
+        Raises DeviceGone, in an ExceptionGroup, when the device has gone.
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._expire)
             while True:
@@ -123,32 +128,31 @@ class DataPlane:
         into = [view[base:]]
         readv, write, fast, trains = os.readv, os.write, self._fast, self._trains
         now = time.monotonic()
-        frames = carried = before = joined = 0
+        frames = carried = before = 0
+        size = 0  # of a frame that is in the buffer already
         try:
-            for _ in range(_BURST):
+            while size or frames < _BURST:
+                if not size:
+                    try:
+                        size = readv(fd, into)
+                    except BlockingIOError:
+                        break
+                    except OSError as error:
+                        self._read_failed(error)
+                        break
+                    frames += 1
+                header = None
                 try:
-                    size = readv(fd, into)
-                except BlockingIOError:
-                    break
-                except OSError as error:
-                    self._read_failed(error)
-                    break
-                frames += 1
-                if joined:
-                    if size == joined and trains.append(buffer, size):  # type: ignore[union-attr]
-                        continue
-                    joined = 0
-                    self._finish_train()
-                signature = None
-                if size == before and trains is not None:
-                    signature = trains.signature(buffer)
-                before = size
-                try:
+                    if size == before and trains is not None:
+                        header = trains.header_of(buffer)
                     start = fast(buffer, size, now)
                     if not start:
                         self._slow(bytes(view[base : base + size]), now)
-                    elif signature is not None and trains.begin(buffer, start, size, signature):  # type: ignore[union-attr]
-                        joined = size
+                    elif header is not None and trains.begin(buffer, start, size, header):  # type: ignore[union-attr]
+                        before = size
+                        joined, size = self._ride(_BURST - frames)
+                        frames += joined
+                        continue
                     else:
                         try:
                             write(fd, view[start : base + size])
@@ -163,13 +167,30 @@ class DataPlane:
                     if sys.flags.dev_mode:
                         raise
                     self._bug(now)
+                before, size = size, 0
         finally:
-            if joined:
-                self._finish_train()
             counters = self.counters
             counters.in_packets += frames
             counters.fast_packets += carried
             counters.out_packets += carried
+
+    def _ride(self, budget: int) -> tuple[int, int]:
+        """Fills the open train and sends it: frames read, size of one left in the buffer."""
+        trains = self._trains
+        assert trains is not None
+        try:
+            joined, left = trains.fill(self._read_into, self._buffer, budget)
+        except OSError as error:
+            self._read_failed(error)
+            joined = left = 0
+        try:
+            os.write(self._fd, trains.finish())
+        except OSError as error:
+            self._write_failed(error)
+        else:
+            self.counters.fast_packets += trains.count
+            self.counters.out_packets += 1
+        return joined, left
 
     def _read_failed(self, error: OSError) -> None:
         if error.errno == errno.EBADFD:

@@ -12,13 +12,17 @@ cut, as it would have been without us. A complete checksum may be wrong, and wou
 right. What two frames must share is everything in front of the payload, except that IPv4
 identification and header checksum may differ.
 
+While a train is open, frames are read in two parts: what is in front of the payload into a
+scratch buffer, where one comparison tells whether the frame belongs, and the payload right
+behind the train, where it is to be. The reading itself is the caller's, handed in as a function.
+
 The caller keeps the order: it finishes the train before it sends anything else, and at the end
 of each burst, so a datagram never waits for one that has not arrived yet.
 """
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Callable
 
 from translate.checksum import fold
 from translate.fast_path import BUFFER_SIZE, IP_AT
@@ -33,51 +37,42 @@ _MAX_BYTES = 60_000
 _UDP = 17
 _UDP_HEADER = 8
 
-Signature = tuple[bytes, ...]
+# Reads one frame into the buffers in turn and returns its size; BlockingIOError when there is
+# none.
+ReadFrame = Callable[[list[memoryview]], int]
 
 
 class DatagramTrains:
-    """At most one train at a time, for one device with virtio-net headers.
-
-    `size` is the size of the frames that may join the open train, 0 when none is open.
-    """
+    """At most one train at a time, for one device with virtio-net headers."""
 
     __slots__ = (
         "_base",
-        "_count",
-        "_end",
         "_flows",
-        "_head4",
-        "_head6",
         "_link",
         "_payload",
-        "_signature",
+        "_scratch",
         "_to_v4",
         "_train",
         "_view",
-        "size",
+        "count",
+        "end",
     )
 
     def __init__(self, flows: FlowTable, link: int) -> None:
         """`flows`: the UDP sessions; `link`: bytes of link-layer header (14 or 0)."""
         self._flows = flows
         self._link = link
-        in_front = VNET_SIZE + link
-        self._base = IP_AT - in_front
-        self._head6 = struct.Struct(f"{in_front + 40 + _UDP_HEADER}s").unpack_from
-        # Up to the total length; flags to protocol; addresses to UDP checksum.
-        self._head4 = struct.Struct(f"{in_front + 4}s2x4s2x16s").unpack_from
-        self._train = bytearray(BUFFER_SIZE)
+        self._base = IP_AT - VNET_SIZE - link
+        self._train = bytearray(_MAX_BYTES + BUFFER_SIZE)
         self._view = memoryview(self._train)
-        self._signature: Signature = ()
+        self._scratch = b""
         self._to_v4 = False
         self._payload = 0
-        self._count = 0
-        self._end = 0
-        self.size = 0
+        self.count = 0
+        self.end = 0
 
-    def signature(self, buffer: bytearray) -> Signature | None:
-        """What a frame shares with others of its train, or None when it can be in none.
+    def header_of(self, buffer: bytearray) -> bytes | None:
+        """What is in front of a frame's payload, or None when the frame can be in no train.
 
         The frame's IP header is at `IP_AT`, as for the fast path, and not yet translated.
         """
@@ -86,61 +81,79 @@ class DatagramTrains:
             return None
         version = buffer[IP_AT] >> 4
         if version == 6 and buffer[IP_AT + 6] == _UDP:
-            return self._head6(buffer, base)
+            return bytes(buffer[base : IP_AT + 40 + _UDP_HEADER])
         if version == 4 and buffer[IP_AT] == 0x45 and buffer[IP_AT + 9] == _UDP:
-            return self._head4(buffer, base)
+            return bytes(buffer[base : IP_AT + 20 + _UDP_HEADER])
         return None
 
-    def begin(self, buffer: bytearray, start: int, size: int, signature: Signature) -> bool:
+    def begin(self, buffer: bytearray, start: int, size: int, header: bytes) -> bool:
         """Opens a train with a frame that the fast path has just translated in `buffer`.
 
-        `start`: where the translated frame begins; `size`: of the frame as it came. False
-        when it is no use (no payload, or too large for two).
+        `start`: where the translated frame begins; `size`: of the frame as it came; `header`:
+        what `header_of` said of it. False when it is no use (no payload, too large for two).
         """
-        end = self._base + size
-        to_v4 = len(signature) == 1
-        payload = size - (VNET_SIZE + self._link + _UDP_HEADER + (40 if to_v4 else 20))
+        payload = size - len(header)
         if not 0 < payload < _MAX_BYTES // 2:
             return False
-        length = end - start
-        self._train[:length] = buffer[start:end]
-        self._end = length
+        end = self._base + size
+        self.end = end - start
+        self._train[: self.end] = buffer[start:end]
         self._payload = payload
-        self._count = 1
-        self._to_v4 = to_v4
-        self._signature = signature
-        self.size = size
+        self._to_v4 = header[VNET_SIZE + self._link] >> 4 == 6
+        self._scratch = header
+        self.count = 1
         return True
 
-    def append(self, buffer: bytearray, size: int) -> bool:
-        """Takes one more frame of `self.size` bytes along; False when it does not belong."""
-        base = self._base
-        if self._to_v4:
-            if self._head6(buffer, base) != self._signature:
-                return False
-        elif self._head4(buffer, base) != self._signature or buffer[IP_AT] >> 4 != 4:
-            return False
-        end = self._end
-        payload = self._payload
-        if self._count >= _MAX_DATAGRAMS or end + payload > _MAX_BYTES:
-            return False
-        stop = base + size
-        self._train[end : end + payload] = buffer[stop - payload : stop]
-        self._end = end + payload
-        self._count += 1
-        return True
+    def fill(self, read: ReadFrame, buffer: bytearray, budget: int) -> tuple[int, int]:
+        """Reads frames into the train: (how many were read, size of one that did not belong).
+
+        At most `budget` are read. A frame that does not belong ends the train; it is put into
+        `buffer` as if it had been read there, and its size is not 0. Raises what `read` does,
+        with the train as it was; BlockingIOError ends the reading and is not passed on.
+        """
+        header = self._scratch
+        front = len(header)
+        scratch = bytearray(front)
+        scratch_view = memoryview(scratch)
+        view, payload, end = self._view, self._payload, self.end
+        size_wanted = front + payload
+        # For IPv4, identification (4, 5) and header checksum (10, 11) may differ.
+        at = VNET_SIZE + self._link
+        head, middle, tail = header[: at + 4], header[at + 6 : at + 10], header[at + 12 :]
+        to_v4 = self._to_v4
+        most = min(_MAX_DATAGRAMS - self.count, (_MAX_BYTES - end) // payload, budget)
+        taken = size = 0
+        try:
+            while taken < most:
+                size = read([scratch_view, view[end:]])
+                if size != size_wanted or not (
+                    scratch == header
+                    if to_v4
+                    else scratch.startswith(head)
+                    and scratch.startswith(middle, at + 6)
+                    and scratch.endswith(tail)
+                ):
+                    break
+                end += payload
+                taken += 1
+                size = 0
+        except BlockingIOError:
+            size = 0
+        self.count += taken
+        self.end = end
+        if size:
+            base = self._base
+            buffer[base : base + front] = scratch
+            if size > front:
+                buffer[base + front : base + size] = view[end : end + size - front]
+            return taken + 1, size
+        return taken, 0
 
     def finish(self) -> memoryview:
         """Closes the train; the frame to write, valid until the next `begin`."""
-        self.size = 0
-        if self._count > 1:
+        if self.count > 1:
             self._make_super_packet()
-        return self._view[: self._end]
-
-    @property
-    def count(self) -> int:
-        """Datagrams in the train that is open or was finished last."""
-        return self._count
+        return self._view[: self.end]
 
     def _make_super_packet(self) -> None:
         """Turns the first datagram's headers into those of the whole train."""
@@ -148,7 +161,7 @@ class DatagramTrains:
         header = 20 if self._to_v4 else 40
         ip = VNET_SIZE + link
         udp = ip + header
-        added = (self._count - 1) * self._payload
+        added = (self.count - 1) * self._payload
         VNET.pack_into(
             train,
             0,
@@ -191,7 +204,7 @@ class DatagramTrains:
         )
         session = self._flows.find4(key4)
         if session is not None:
-            session.ident[0] = session.ident[0] + self._count - 1 & 0xFFFF
+            session.ident[0] = session.ident[0] + self.count - 1 & 0xFFFF
 
 
 def can_form(offloads: frozenset[str]) -> bool:

@@ -104,6 +104,7 @@ def make_fast_path(
     next_header, protocol4 = IP_AT + 6, IP_AT + 9
     tcp_csum6, udp_csum6 = IP_AT + 56, IP_AT + 46
     tcp_csum4, udp_csum4 = IP_AT + 36, IP_AT + 26
+    data_offset6, data_offset4 = IP_AT + 52, IP_AT + 32
     largest_clear = lowest_ipv6_mtu - 20
 
     def fast_path(buf: bytearray, n: int, now: float) -> int:
@@ -119,7 +120,7 @@ def make_fast_path(
                     or flags & 7
                     or hops < 2
                     or length + front6 != n
-                    or length < 20
+                    or not 20 <= buf[data_offset6] >> 2 & 60 <= length
                     or length > 65515
                 ):
                     return 0
@@ -157,7 +158,7 @@ def make_fast_path(
                 if kind == 128:
                     kind, gained = 8, 0x87FF
                 elif kind == 129:
-                    kind, gained = 0, 0x7EFE
+                    kind, gained = 0, 0x7EFF
                 else:
                     return 0
                 session.last = now
@@ -203,7 +204,8 @@ def make_fast_path(
             header, partial, gso_size = known
             total = length + 20
             if gso_size:
-                if gso_size <= 1220:
+                if gso_size <= 1232 or total <= 1260:
+                    # The segments may be small enough for DF clear; rare.
                     return 0
                 frag, number = 0x4000, 0
             elif total > 1260:
@@ -256,7 +258,7 @@ def make_fast_path(
                     or ihl != 0x45
                     or hops < 2
                     or total + in_front != n
-                    or total < 40
+                    or not 20 <= buf[data_offset4] >> 2 & 60 <= total - 20
                 ):
                     return 0
                 known = memo_tcp4.get(header) or learn(memo_tcp4, header, _TCP, False)

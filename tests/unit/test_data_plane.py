@@ -557,7 +557,7 @@ async def crossing(kind: str, payloads: list[bytes], *, to_v4: bool, trains: boo
 )
 async def test_trains_are_the_datagrams_that_came(kind, to_v4, df, payloads, frames):
     if not to_v4 and not df and len(payloads[0]) > 1252:
-        pytest.skip("would be fragmented")
+        payloads = [payload[:1200] for payload in payloads]  # larger ones would be fragmented
     # The oracle is the same stream without trains.
     _, plain, after_plain = await crossing(kind, payloads, to_v4=to_v4, trains=False, df=df)
     rig, joined, after = await crossing(kind, payloads, to_v4=to_v4, trains=True, df=df)
