@@ -3,7 +3,8 @@
 Flags become configuration keys and are judged with the file, so that all mistakes are told at
 once, each by its key. Nothing is done here; gateway/run.py does it.
 
-Exit status: 0 clean stop, 78 (sysexits.h EX_CONFIG) configuration or command line, 1 the host.
+Exit status: 0 clean stop, 78 (sysexits.h EX_CONFIG) configuration or command line, 1 the host,
+or a capture file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import logging
 import sys
 import tomllib
 from collections.abc import Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,11 +36,18 @@ _EPILOG = """\
 Every key of the configuration can be given with --set; conf/gateway.toml explains them all.
 Signals: SIGTERM and SIGINT stop and undo, SIGHUP re-reads the configuration, SIGUSR1 logs a
 status line and the counters.
-Exit status: 0 clean stop; 78 mistake in configuration or command line; 1 the host refuses.
+Exit status: 0 clean stop; 78 mistake in configuration or command line; 1 the host refuses, or a
+capture file cannot be used.
 """
 _UNDO_DESCRIPTION = """\
 Undo what a killed gateway (SIGKILL, a crash) has left on this host: routes, addresses,
 sysctls, the nftables table. Nothing to undo is no error.
+"""
+
+_TRANSLATE_DESCRIPTION = """\
+Translate the packets of a capture file (pcap or pcapng), as the gateway would have, and write
+what it would have sent (pcap, raw IP). Needs no root, no device and no Linux. Time is that of the
+packets. Ends with a report of discards by reason.
 """
 
 _log = logging.getLogger("gateway")
@@ -182,7 +191,35 @@ def build_parser() -> _Parser:
         default=argparse.SUPPRESS,
         help="only for this device (default: for all)",
     )
+    _add_translate(commands)
     return parser
+
+
+def _add_translate(commands: argparse._SubParsersAction[_Parser]) -> None:
+    translate = commands.add_parser(
+        "translate",
+        help="translate a capture file; needs no root",
+        description=_TRANSLATE_DESCRIPTION,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    translate.overrides_in = "translate_overrides"
+    translate.add_argument(
+        "capture_in", type=Path, metavar="IN", help="pcap or pcapng file; - is standard input"
+    )
+    translate.add_argument(
+        "capture_out", type=Path, metavar="OUT", help="pcap file to write; - is standard output"
+    )
+    translate.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="choose other ports: the same capture and number give the same ports (default: 0)",
+    )
+    _add_common(translate)
+    keys = translate.add_argument_group("keys of the configuration; each overrides the file's")
+    _add_translation_keys(keys)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -210,12 +247,22 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_keys(group: argparse._ArgumentGroup) -> None:
-    def add(flag: str, action: type[_SetKey], metavar: str, help_text: str) -> None:
-        group.add_argument(
-            flag, action=action, metavar=metavar, default=argparse.SUPPRESS, help=help_text
-        )
+def _add_key(
+    group: argparse._ArgumentGroup, flag: str, action: type[_SetKey], metavar: str, text: str
+) -> None:
+    group.add_argument(flag, action=action, metavar=metavar, default=argparse.SUPPRESS, help=text)
 
+
+def _add_keys(group: argparse._ArgumentGroup) -> None:
+    add = partial(_add_key, group)
+    add("--tap", _SetKey, "NAME", "name of the device (default: the first free tap0, tap1, ...)")
+    add("--device", _SetKey, "tap|tun", "kind of the device (default: tap)")
+    _add_translation_keys(group)
+
+
+def _add_translation_keys(group: argparse._ArgumentGroup) -> None:
+    """The flags that concern the translator, whatever it is used for."""
+    add = partial(_add_key, group)
     add(
         "--prefix",
         _AppendToKey,
@@ -243,8 +290,6 @@ def _add_keys(group: argparse._ArgumentGroup) -> None:
         "PREFIX",
         "IPv4 destinations to refuse besides loopback, multicast and the like; repeatable",
     )
-    add("--tap", _SetKey, "NAME", "name of the device (default: the first free tap0, tap1, ...)")
-    add("--device", _SetKey, "tap|tun", "kind of the device (default: tap)")
     add(
         "--layout",
         _SetKey,
@@ -284,14 +329,18 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
     parser = build_parser()
     _refuse_unknown_flags(parser, sys.argv[1:] if arguments is None else arguments)
     found = parser.parse_args(arguments)
-    if found.command == "undo" and (found.dry_run or found.check):
-        parser.error("--dry-run and --check do not go with undo")
+    if found.command is not None and (found.dry_run or found.check):
+        parser.error(f"--dry-run and --check do not go with {found.command}")
+    of_command = getattr(found, f"{found.command}_overrides", {})
     return Options(
-        command="undo" if found.command == "undo" else "run",
+        command=found.command or "run",
         config_path=getattr(found, "config", None),
-        overrides=getattr(found, "overrides", {}) | getattr(found, "undo_overrides", {}),
+        overrides=getattr(found, "overrides", {}) | of_command,
         dry_run=found.dry_run,
         check=found.check,
+        capture_in=getattr(found, "capture_in", None),
+        capture_out=getattr(found, "capture_out", None),
+        seed=getattr(found, "seed", 0),
     )
 
 
@@ -299,6 +348,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program; returns the exit status. Entry point of `gateway`."""
     log.set_up("info")
     options = parse_options(arguments)
+    if options.command == "translate":
+        return _translate(options)
     # Imported here, so that --help and mistakes do not wait for trio and pyroute2.
     from gateway.host.plan import HostError
     from gateway.run import run
@@ -313,6 +364,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (HostError, DeviceError) as error:
         _log.error("%s", error)
         return EXIT_HOST
+
+
+def _translate(options: Options) -> int:
+    # Not by way of gateway/run.py: a capture needs neither trio and pyroute2 nor Linux.
+    from gateway.capture import translate_capture
+
+    try:
+        return translate_capture(options)
+    except ConfigError as error:
+        for line in error.lines:
+            _log.error("%s", line)
+        return EXIT_CONFIG
 
 
 if __name__ == "__main__":

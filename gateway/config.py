@@ -23,7 +23,7 @@ from pydantic_core import ErrorDetails
 from gateway.config_checks import find_faults, notices
 from gateway.config_model import Config
 from gateway.config_values import BadValue, shown, type_name
-from translate.settings import Filtering, Limits, Settings, Timeouts
+from translate.settings import Filtering, Limits, Settings, Timeouts, ZeroChecksum
 
 __all__ = [
     "RELOADABLE",
@@ -229,9 +229,15 @@ RELOADABLE = frozenset(
         "allow",
         "deny4",
         "filtering",
+        "icmp4_error_pool",
         "log_level",
         "lowest_ipv6_mtu",
         "mss_clamp",
+        "tos",
+        "traffic_class",
+        "udp_zero_checksum",
+        "port_blocks_per_client",
+        "static",
         "wkp_strict",
         *(key for key in all_keys() if key.startswith(("limits.", "timeouts."))),
     }
@@ -262,12 +268,20 @@ def to_settings(config: Config, *, icmp6_source: bytes) -> Settings:
         pool4=config.pool_ranges,
         icmp6_source=icmp6_source,
         icmp4_source=config.own_icmp4_source,
+        icmp4_error_pool=config.icmp4_error_pool,
         deny4=config.deny4,
         wkp_strict=config.wkp_strict,
         filtering=Filtering(config.filtering),
         mtu=config.mtu,
         lowest_ipv6_mtu=config.lowest_ipv6_mtu,
         mss_clamp=mss_clamp,
+        udp_zero_checksum=ZeroChecksum(config.udp_zero_checksum),
+        tos=None if config.tos == "copy" else config.tos,
+        traffic_class=None if config.traffic_class == "copy" else config.traffic_class,
+        static=config.static,
+        port_block_size=config.port_block_size,
+        port_blocks_per_client=config.port_blocks_per_client,
+        deterministic=config.deterministic,
         timeouts=Timeouts(**config.timeouts.model_dump()),
         limits=Limits(**config.limits.model_dump()),
     )

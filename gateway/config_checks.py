@@ -6,10 +6,15 @@ Pure functions of a `Config`. Overlaps within one key are found where the key is
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv6Network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import NamedTuple
 
 from gateway.config_model import Config
+from gateway.config_ports import show_static
+from gateway.config_values import PROTOCOLS, show_pool_range, shown
+from translate.client_ports import plan_of
+from translate.pool4 import block_starts
+from translate.static_bib import StaticEntry
 
 # RFC 3879: site-local addresses, deprecated.
 _SITE_LOCAL = IPv6Network("fec0::/10")
@@ -43,6 +48,83 @@ def find_faults(config: Config) -> Iterator[Fault]:
             f"{config.lowest_ipv6_mtu} is more than mtu, {config.mtu}; "
             f"from 1280 to {config.mtu} is right",
         )
+    yield from _static_faults(config)
+    yield from _block_faults(config)
+    yield from _deterministic_faults(config)
+
+
+def _static_faults(config: Config) -> Iterator[Fault]:
+    forwarded: dict[tuple[int, bytes], StaticEntry] = {}
+    for entry in config.static:
+        text = shown(show_static(entry))
+        address4, port4 = IPv4Address(entry.key4[:4]), int.from_bytes(entry.key4[4:], "big")
+        if not any(
+            address4 in item.network
+            and entry.protocol in item.protocols
+            and item.first_port <= port4 <= item.last_port
+            for item in config.pool_ranges
+        ):
+            pool = ", ".join(show_pool_range(item) for item in config.pool_ranges)
+            yield Fault(
+                ("static", "pool4"),
+                f"{text}: pool4 has no {address4}:{port4} for this protocol;"
+                f" an address and port of {pool} is right",
+            )
+        address6 = IPv6Address(entry.key6[:16])
+        for prefix in config.prefix:
+            if address6 in prefix:
+                yield Fault(
+                    ("static", "prefix"),
+                    f"{text}: {address6} lies in {prefix}, where the IPv4 internet is;"
+                    f" the address of an IPv6 host is right",
+                )
+        other = forwarded.setdefault((entry.protocol, entry.key4[4:]), entry)
+        if config.masquerades and other is not entry and other.key4 != entry.key4:
+            yield Fault(
+                ("static", "masquerade", "pool4"),
+                f"{shown(show_static(other))} and {text} want the same port of this host, whose"
+                f" address stands for all of pool4; another port is right",
+            )
+
+
+def _block_faults(config: Config) -> Iterator[Fault]:
+    size = config.port_block_size
+    if not size:
+        return
+    if config.deterministic is not None:
+        yield Fault(
+            ("port_block_size", "deterministic"),
+            "deterministic makes blocks of its own; 0 is right with it, or deterministic empty",
+        )
+    for item in config.pool_ranges:
+        if not block_starts(item, size):
+            yield Fault(
+                ("port_block_size", "pool4"),
+                f"{shown(show_pool_range(item))} has no {size} ports from 1024 on;"
+                f" a larger range or smaller blocks are right",
+            )
+
+
+def _deterministic_faults(config: Config) -> Iterator[Fault]:
+    if config.deterministic is None:
+        return
+    keys = ("deterministic", "pool4")
+    items = [item for item in config.pool_ranges if item.clients is None]
+    if not items:
+        yield Fault(keys, "every range of pool4 is for named clients; one without for is right")
+        return
+    if len({(item.protocols, item.first_port, item.last_port) for item in items}) > 1:
+        yield Fault(
+            keys,
+            "the ranges of pool4 without for differ in protocol or ports;"
+            " the same for all of them are right, best none",
+        )
+    elif (plan := plan_of(config.deterministic, items)).ports_each < 1:
+        yield Fault(
+            keys,
+            f"{config.deterministic.count} subscribers, {plan.per_address} on an address, are more"
+            f" than it has ports from 1024 on; a larger pool or fewer subscribers are right",
+        )
 
 
 def notices(config: Config) -> list[str]:
@@ -52,6 +134,7 @@ def notices(config: Config) -> list[str]:
         *_open_to_everyone(config),
         *_pool_without_way_back(config),
         *_short_timeouts(config),
+        *_behind_masquerade(config),
     ]
 
 
@@ -86,3 +169,18 @@ def _short_timeouts(config: Config) -> Iterator[str]:
         seconds = getattr(config.timeouts, key)
         if seconds < least:
             yield f"timeouts.{key} = {seconds:g} is less than the {least:g} s of {rfc}"
+
+
+def _behind_masquerade(config: Config) -> Iterator[str]:
+    if not config.masquerades:
+        return
+    if any(entry.protocol == PROTOCOLS["icmp"] for entry in config.static):
+        yield (
+            "static has an icmp mapping, but behind the masquerade this host answers pings itself;"
+            " it needs a routed pool4"
+        )
+    if config.port_block_size or config.deterministic is not None:
+        yield (
+            "behind the masquerade servers see other ports than those of blocks; to answer who had"
+            " a port, route pool4"
+        )

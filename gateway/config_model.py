@@ -12,9 +12,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
+from gateway import config_ports as ports
 from gateway import config_values as values
 from translate.addresses import Layout, Prefix6
+from translate.deterministic import Subscribers
 from translate.pool4 import PoolRange
+from translate.static_bib import StaticEntry
 
 # RFC 6052 §2.1: the well-known prefix, which must not carry non-global IPv4 addresses (§3.1).
 WELL_KNOWN_PREFIX = IPv6Network("64:ff9b::/96")
@@ -42,6 +45,7 @@ class TimeoutsTable(_Table):
     tcp_trans: _Seconds = 240.0
     tcp_incoming_syn: _Seconds = 6.0
     icmp_default: _Seconds = 60.0
+    fragment_min: _Seconds = 2.0
 
 
 class LimitsTable(_Table):
@@ -50,10 +54,14 @@ class LimitsTable(_Table):
     sessions: _Count = 1_000_000
     sessions_per_client: _Count = 8_192
     bib: _Count = 500_000
+    bib_per_client: Annotated[int, Field(ge=0, le=100_000_000)] = 0
     clients: _Count = 65_536
     icmp_errors_per_second: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 100.0
     icmp_errors_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 50
     stored_syns: Annotated[int, Field(ge=0, le=100_000_000)] = 4_096
+    fragments: _Count = 4_096
+    fragments_per_client: _Count = 256
+    fragment_bytes: Annotated[int, Field(ge=65_536, le=1 << 40)] = 4_194_304
 
 
 class Config(_Table):
@@ -64,6 +72,10 @@ class Config(_Table):
     )
     layout: Literal["auto", "trailing", "rfc6052"] = "auto"
     pool4: Annotated[tuple[PoolRange, ...], PlainValidator(values.parse_pool4)] = ()
+    static: Annotated[tuple[StaticEntry, ...], PlainValidator(ports.parse_static)] = ()
+    port_block_size: Annotated[int, Field(ge=0, le=64_512)] = 0
+    port_blocks_per_client: Annotated[int, Field(ge=1, le=64_512)] = 4
+    deterministic: Annotated[Subscribers | None, PlainValidator(ports.parse_deterministic)] = None
     masquerade: Annotated[Literal["auto"] | bool, PlainValidator(values.parse_masquerade)] = "auto"
     device: Literal["tap", "tun"] = "tap"
     tap: Annotated[str, PlainValidator(values.parse_device_name)] = ""
@@ -75,12 +87,18 @@ class Config(_Table):
     mss_clamp: Annotated[Literal["auto", "off"] | int, PlainValidator(values.parse_mss_clamp)] = (
         "auto"
     )
+    udp_zero_checksum: Literal["calculate", "drop", "reject", "forward"] = "calculate"
+    tos: Annotated[Literal["copy"] | int, PlainValidator(values.parse_tos)] = "copy"
+    traffic_class: Annotated[Literal["copy"] | int, PlainValidator(values.parse_tos)] = "copy"
     icmp6_source: Annotated[
         Literal["auto"] | IPv6Address, PlainValidator(values.parse_icmp6_source)
     ] = "auto"
     icmp4_source: Annotated[
         Literal["auto"] | IPv4Address, PlainValidator(values.parse_icmp4_source)
     ] = "auto"
+    icmp4_error_pool: Annotated[
+        tuple[IPv4Network, ...], PlainValidator(values.parse_icmp4_error_pool)
+    ] = ()
     filtering: Literal["endpoint-independent", "address-dependent"] = "endpoint-independent"
     lowest_ipv6_mtu: Annotated[int, Field(ge=1280, le=MAX_MTU)] = 1280
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -142,7 +142,7 @@ def _is_other_family(text: str, address_type: type) -> bool:
         return False
 
 
-def _parse_items(value: Any, what: str, example: str, parse: Callable[[str], T]) -> list[T]:
+def parse_items(value: Any, what: str, example: str, parse: Callable[[str], T]) -> list[T]:
     """Every item of a list (or one string) through `parse`; all faults in one BadValue."""
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, list | tuple):
@@ -200,7 +200,7 @@ class _NatPrefix(IPv6Network):
 
 def parse_prefixes(value: Any) -> tuple[IPv6Network, ...]:
     """The key `prefix`: at least one, of a length and place that RFC 6052 allows, disjoint."""
-    parsed = _parse_items(value, "an IPv6 prefix", _EXAMPLE_PREFIX, _parse_nat_prefix)
+    parsed = parse_items(value, "an IPv6 prefix", _EXAMPLE_PREFIX, _parse_nat_prefix)
     if not parsed:
         raise BadValue(f"the list is empty; give at least one prefix, e.g. {_EXAMPLE_PREFIX}")
     return tuple(IPv6Network(prefix) for prefix in parsed)
@@ -231,22 +231,26 @@ def _parse_nat_prefix(text: str) -> _NatPrefix:
 
 def parse_allow(value: Any) -> tuple[IPv6Network, ...]:
     """The key `allow`: IPv6 prefixes of clients, of any length."""
-    return tuple(_parse_items(value, "an IPv6 prefix", '"2001:db8::/32"', parse_network6))
+    return tuple(parse_items(value, "an IPv6 prefix", '"2001:db8::/32"', parse_network6))
 
 
 def parse_deny4(value: Any) -> tuple[IPv4Network, ...]:
     """The key `deny4`: IPv4 prefixes, of any length."""
-    return tuple(_parse_items(value, "an IPv4 prefix", '"10.0.0.0/8"', parse_network4))
+    return tuple(parse_items(value, "an IPv4 prefix", '"10.0.0.0/8"', parse_network4))
 
 
 def parse_pool4(value: Any) -> tuple[PoolRange, ...]:
     """The key `pool4`: ranges of IPv4 transport addresses that do not overlap; may be empty."""
-    return tuple(_parse_items(value, "a range", _EXAMPLE_POOL, _parse_pool_range))
+    return tuple(parse_items(value, "a range", _EXAMPLE_POOL, _parse_pool_range))
 
 
 def _parse_pool_range(text: str) -> PoolRange:
-    """`NETWORK [tcp|udp|icmp] [FIRST-LAST]`."""
+    """`NETWORK [tcp|udp|icmp] [FIRST-LAST] [for PREFIX6]`."""
     words = text.split()
+    clients = None
+    if len(words) > 2 and words[-2].lower() == "for":
+        clients = parse_network6(words[-1])
+        words = words[:-2]
     if not words:
         raise BadValue(f"{shown(text)} is no range; e.g. {_EXAMPLE_POOL} is")
     network = parse_network4(words.pop(0))
@@ -267,9 +271,9 @@ def _parse_pool_range(text: str) -> PoolRange:
     if words:
         raise BadValue(
             f"{shown(text)} has {shown(' '.join(words))} at its end; "
-            f"NETWORK, then tcp, udp or icmp, then FIRST-LAST is right"
+            f"NETWORK, then tcp, udp or icmp, then FIRST-LAST, then for PREFIX is right"
         )
-    return PoolRange(network, protocols, first, last)
+    return PoolRange(network, protocols, first, last, clients)
 
 
 def _parse_ports(text: str) -> tuple[int, int]:
@@ -296,6 +300,8 @@ def show_pool_range(pool: PoolRange) -> str:
         words.append(",".join(_PROTOCOL_NAMES[number] for number in sorted(pool.protocols)))
     if (pool.first_port, pool.last_port) != (1, 65_535):
         words.append(f"{pool.first_port}-{pool.last_port}")
+    if pool.clients is not None:
+        words.append(f"for {pool.clients}")
     return " ".join(words)
 
 
@@ -325,6 +331,15 @@ def parse_mss_clamp(value: Any) -> Literal["auto", "off"] | int:
     if isinstance(value, int) and low <= value <= high:
         return value
     raise BadValue(f'{shown(value)} is no MSS; "auto", "off" or an integer from {low} to {high} is')
+
+
+def parse_tos(value: Any) -> Literal["copy"] | int:
+    """The keys `tos` and `traffic_class`: one octet."""
+    if value == "copy":
+        return "copy"
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255:
+        return value
+    raise BadValue(f'{shown(value)} is no traffic class; "copy" or an integer from 0 to 255 is')
 
 
 def parse_masquerade(value: Any) -> Literal["auto"] | bool:
@@ -379,6 +394,20 @@ def parse_icmp4_source(value: Any) -> Literal["auto"] | IPv4Address:
                 f"give {example}"
             )
     return address
+
+
+def parse_icmp4_error_pool(value: Any) -> tuple[IPv4Network, ...]:
+    """The key `icmp4_error_pool`: prefixes of addresses that routers forward as a source."""
+    parsed = parse_items(value, "an IPv4 prefix", '"198.51.100.0/28"', parse_network4)
+    faults = [
+        f"{network} overlaps {reserved} ({what}), no source that routers forward; take others"
+        for network in parsed
+        for reserved, what in _NO_POOL_HERE.items()
+        if network.overlaps(reserved)
+    ]
+    if faults:
+        raise BadValue(*faults)
+    return tuple(parsed)
 
 
 def parse_run_dir(value: Any) -> str:

@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 # Frames read before other tasks may run, and looks at sessions in one go (each about a
 # microsecond): both keep a turn below a few milliseconds.
 _BURST = 256
-_EXPIRE_LOOKS = 1000
+EXPIRE_LOOKS = 1000
 _EXPIRE_EVERY = 0.25  # seconds
 _COMPLAIN_EVERY = 10.0  # seconds
 
@@ -92,6 +92,8 @@ class DataPlane:
             ethernet4=self._frames.ethernet4,
             ethernet6_tail=self._frames.ethernet6_tail,
             lowest_ipv6_mtu=self._translator.settings.lowest_ipv6_mtu,
+            tos=self._translator.settings.tos,
+            traffic_class=self._translator.settings.traffic_class,
         )
 
     async def run(self) -> None:
@@ -111,7 +113,7 @@ class DataPlane:
             await trio.sleep(_EXPIRE_EVERY)
             now = time.monotonic()
             while True:
-                for packet in self._translator.expire(now, _EXPIRE_LOOKS):
+                for packet in self._translator.expire(now, EXPIRE_LOOKS):
                     self._write(self._frames.join(packet))
                 if not self._translator.is_behind(now):
                     break

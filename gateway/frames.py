@@ -70,7 +70,7 @@ class FrameFormat:
             at = VNET_SIZE
         header = frame[at:size]
         return header, Packet(
-            _without_padding(frame[size:]), partial, gso_type, gso_size, header[6:12]
+            without_padding(frame[size:]), partial, gso_type, gso_size, header[6:12]
         )
 
     def join(self, packet: Packet) -> bytes:
@@ -87,7 +87,8 @@ class FrameFormat:
         return (bytes(VNET_SIZE) if self.vnet else b"") + ethernet_frame
 
 
-def _without_padding(data: bytes) -> bytes:
+def without_padding(data: bytes) -> bytes:
+    """The IP packet alone: cut to the length in its header where there is more."""
     if len(data) >= 20 and data[0] >> 4 == 4:
         length = int.from_bytes(data[2:4], "big")
     elif len(data) >= 40 and data[0] >> 4 == 6:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.config_model import Config
+from gateway.config_ports import show_static
 from gateway.host.checks import obstacles
 from gateway.host.spec import HostSpec
 
@@ -17,8 +18,15 @@ def host_spec(config: Config, tap: str, gateway_mac: bytes = bytes(6)) -> HostSp
         prefixes=list(config.prefix),
         pool4=config.pool_networks,
         masquerade=config.masquerades,
+        forwards=_forwards(config) if config.masquerades else [],
         run_dir=config.run_dir,
     )
+
+
+def _forwards(config: Config) -> list[str]:
+    """The pool's side of static mappings; the host answers pings itself, so no ICMP."""
+    shown = (show_static(entry).partition(" -> ")[0] for entry in config.static)
+    return [text for text in shown if not text.startswith("icmp")]
 
 
 def find_obstacles(config: Config, tap: str, l3_device: str) -> list[str]:

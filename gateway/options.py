@@ -14,11 +14,15 @@ class Options:
 
     `overrides`: dotted configuration keys to values as TOML would give them; laid over the
     file by `gateway.config.load`, at start and again at each SIGHUP. For `undo` only `tap` and
-    `run_dir` matter; without `tap` every device is meant.
+    `run_dir` matter; without `tap` every device is meant. `capture_in`, `capture_out` (`-` is
+    standard input or output) and `seed` are for `translate`, which has both paths.
     """
 
-    command: Literal["run", "undo"] = "run"
+    command: Literal["run", "undo", "translate"] = "run"
     config_path: Path | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     dry_run: bool = False
     check: bool = False
+    capture_in: Path | None = None
+    capture_out: Path | None = None
+    seed: int = 0

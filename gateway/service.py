@@ -287,7 +287,8 @@ class Service:
 
     def _discarded(self) -> int:
         counters = self._translator.counters
-        return sum(counters.values()) - counters[Reason.HANDLED]
+        kept = counters[Reason.HANDLED] + counters[Reason.FRAGMENT_HELD]
+        return sum(counters.values()) - kept
 
     def _own_counters(self) -> dict[str, int]:
         plane = self._plane.counters

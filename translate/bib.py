@@ -8,31 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from translate.client_ports import BlockEvent, ClientPorts
 from translate.expiry import ExpiryWheel
 from translate.packets import Protocol
-from translate.pool4 import PortAllocator
 from translate.reasons import Discard, Reason
 from translate.sessions import BibEntry, Client, FlowTable, Session
 from translate.settings import Filtering, Settings
+from translate.static_bib import StaticEntry
 from translate.tcp_states import FAST_STATES, Event, State, Timer, step
 
 PROTOCOLS = (Protocol.TCP, Protocol.UDP, Protocol.ICMP)
-# How many pool addresses a new client tries before its packet is refused.
-_ADDRESS_TRIES = 8
 
 
 class StateTables:
     """All clients, BIB entries and sessions of one translator."""
 
-    def __init__(self, settings: Settings, randbelow: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        randbelow: Callable[[int], int],
+        on_block: Callable[[BlockEvent], None] = lambda _: None,
+    ) -> None:
+        """`on_block` is called when a client is assigned a block of ports or gives it back."""
         self._randbelow = randbelow
         self.flows: dict[int, FlowTable] = {p: FlowTable() for p in PROTOCOLS}
         self.bib6: dict[int, dict[bytes, BibEntry]] = {p: {} for p in PROTOCOLS}
         self.bib4: dict[int, dict[bytes, BibEntry]] = {p: {} for p in PROTOCOLS}
-        self.allocators = {p: PortAllocator(settings.pool4, p, randbelow) for p in PROTOCOLS}
+        self.allocators = {p: ClientPorts(settings, p, randbelow, on_block) for p in PROTOCOLS}
         self.clients: dict[bytes, Client] = {}
         self.session_count = 0
         self.bib_count = 0
+        # Dynamic mappings that had to make way for static ones.
+        self.displaced = 0
+        self._static: dict[StaticEntry, BibEntry] = {}
         self._idents: dict[bytes, list[int]] = {}
         self.wheel = ExpiryWheel([0.0] * len(Timer))
         self.configure(settings)
@@ -47,6 +55,9 @@ class StateTables:
         lifetimes[Timer.TCP_EST] = timeouts.tcp_est
         lifetimes[Timer.TCP_TRANS] = timeouts.tcp_trans
         lifetimes[Timer.TCP_INCOMING_SYN] = timeouts.tcp_incoming_syn
+        for allocator in self.allocators.values():
+            allocator.configure(settings)
+        self._configure_static(settings.static)
 
     def in_pool4(self, addr4: bytes) -> bool:
         """Whether the address belongs to pool4, for any protocol."""
@@ -78,7 +89,10 @@ class StateTables:
             if len(self.clients) >= limits.clients:
                 raise Discard(Reason.CLIENT_LIMIT)
             client = Client(addr6, link)
-        key4 = self._allocate(protocol, client, int.from_bytes(key6[16:18], "big"))
+        elif limits.bib_per_client and client.bibs - client.statics >= limits.bib_per_client:
+            raise Discard(Reason.CLIENT_BIB_LIMIT)
+        ports = self.allocators[Protocol(protocol)]
+        key4 = ports.take(client, int.from_bytes(key6[16:18], "big"))
         return self.add_mapping(protocol, client, key6, key4)
 
     def add_mapping(self, protocol: int, client: Client, key6: bytes, key4: bytes) -> BibEntry:
@@ -94,35 +108,63 @@ class StateTables:
         self.bib_count += 1
         return entry
 
-    def _allocate(self, protocol: int, client: Client, wanted: int) -> bytes:
-        allocator = self.allocators[Protocol(protocol)]
-        if protocol == Protocol.ICMP:
-            # Identifiers have no well-known range to keep apart.
-            wanted |= 0x8000
-        addr4 = client.addr4.get(protocol)
-        if addr4 is None:
-            addr4 = next((a for a in client.addr4.values() if allocator.owns(a)), None)
-        if addr4 is not None:
-            port = allocator.take(addr4, wanted)
-            if port is None:
-                raise Discard(Reason.POOL4_EXHAUSTED)
-            return addr4 + port.to_bytes(2, "big")
-        for _ in range(_ADDRESS_TRIES):
-            addr4 = allocator.random_address()
-            if addr4 is None:
-                break
-            port = allocator.take(addr4, wanted)
-            if port is not None:
-                return addr4 + port.to_bytes(2, "big")
-        raise Discard(Reason.POOL4_EXHAUSTED)
+    # -- static mappings --------------------------------------------------------------
+
+    def _configure_static(self, wanted: tuple[StaticEntry, ...]) -> None:
+        """Makes the static mappings those that are wanted; unchanged ones keep their sessions.
+
+        A dynamic mapping that has the pool4 port, or the IPv6 transport address, is ended with
+        its sessions and counts in `displaced`: the operator's word comes first, and what was
+        ended can begin anew.
+        """
+        for gone in self._static.keys() - set(wanted):
+            self._end_static(self._static.pop(gone))
+        for item in wanted:
+            if item not in self._static:
+                self._static[item] = self._add_static(item)
+
+    def _add_static(self, item: StaticEntry) -> BibEntry:
+        protocol, key4, key6 = item.protocol, item.key4, item.key6
+        for dynamic in (self.bib4[protocol].get(key4), self.bib6[protocol].get(key6)):
+            if dynamic is not None and dynamic.sessions:
+                self._end_sessions(dynamic)
+                self.displaced += 1
+        taken = self.allocators[Protocol(protocol)].reserve(
+            key4[:4], int.from_bytes(key4[4:], "big")
+        )
+        assert taken, "a static mapping outside pool4, or two of them with one port"
+        client = self.clients.get(key6[:16])
+        if client is None:
+            client = self.clients[key6[:16]] = Client(key6[:16], b"")
+        entry = BibEntry(protocol, client, key6, key4, static=True)
+        client.bibs += 1
+        client.statics += 1
+        self.bib6[protocol][key6] = entry
+        self.bib4[protocol][key4] = entry
+        self.bib_count += 1
+        return entry
+
+    def _end_static(self, entry: BibEntry) -> None:
+        self._end_sessions(entry)
+        self._end_mapping(entry)
+
+    def _end_sessions(self, entry: BibEntry) -> None:
+        """Ends the sessions of a mapping; a dynamic one goes with the last of them."""
+        shard = self.flows[entry.protocol].by_key4[entry.key4[-1]]
+        for session in [s for s in shard.values() if s.bib is entry]:
+            self.end_session(session)
 
     def _end_mapping(self, entry: BibEntry) -> None:
         del self.bib6[entry.protocol][entry.key6]
         del self.bib4[entry.protocol][entry.key4]
         self.bib_count -= 1
         port = int.from_bytes(entry.key4[4:], "big")
-        self.allocators[Protocol(entry.protocol)].release(entry.key4[:4], port)
-        client = entry.client
+        client, ports = entry.client, self.allocators[Protocol(entry.protocol)]
+        if entry.static:
+            ports.unreserve(entry.key4[:4], port)
+            client.statics -= 1
+        else:
+            ports.release(client, entry.key4[:4], port)
         client.bibs -= 1
         if client.bibs == 0:
             del self.clients[client.addr6]
@@ -190,7 +232,8 @@ class StateTables:
         if timer is not None:
             self.restart(session, timer, now)
         flows = self.flows[Protocol.TCP]
-        if state in FAST_STATES:
+        # A hairpinned packet has to pass both directions' steps, which only the slow path does.
+        if state in FAST_STATES and not self.in_pool4(session.server4):
             flows.install(session)
         else:
             flows.remove(session)
@@ -209,11 +252,23 @@ class StateTables:
         self._forget(session)
 
     def expire(self, now: float, limit: int) -> list[Session]:
-        """Removes sessions whose lifetime is over, after at most `limit` looks; returns them."""
-        over = self.wheel.pop_due(now, limit)
-        for session in over:
-            self._forget(session)
-        return over
+        """Removes sessions whose lifetime is over, after at most `limit` looks.
+
+        Returns those that get a last chance instead: an established TCP session goes to TRANS
+        and its client has to be probed (RFC 6146 §3.5.2.2, §3.5.2.3).
+        """
+        silent: list[Session] = []
+        for session in self.wheel.pop_due(now, limit):
+            if session.protocol == Protocol.TCP and session.state == State.ESTABLISHED:
+                session.state = State.TRANS
+                session.timer = Timer.TCP_TRANS
+                session.last = now
+                self.flows[Protocol.TCP].remove(session)
+                self.wheel.add(session)
+                silent.append(session)
+            else:
+                self._forget(session)
+        return silent
 
     def _forget(self, session: Session) -> None:
         entry = session.bib

@@ -8,12 +8,14 @@ from typing import NoReturn
 
 from translate.addresses import Prefix6
 from translate.bib import StateTables
+from translate.fragments import FragmentTable
 from translate.icmp import Icmp6
 from translate.own_errors import OwnErrors
-from translate.packets import IPv6View, Packet
+from translate.packets import IPv4View, IPv6View, Packet
 from translate.policy import DestinationPolicy
 from translate.reasons import Discard, Reason
 from translate.settings import Settings
+from translate.stored_syns import StoredSyns
 
 
 @dataclass(slots=True)
@@ -30,6 +32,9 @@ class Core:
     errors: OwnErrors
     admit: Callable[[bytes], bool]
     path_mtu: Callable[[bytes], int]
+    fragments6: FragmentTable[IPv6View]
+    fragments4: FragmentTable[IPv4View]
+    syns: StoredSyns
     randbelow: Callable[[int], int]
 
     def prefix_of(self, addr6: bytes) -> Prefix6 | None:

@@ -46,12 +46,15 @@ def make_fast_path(
     ethernet4: bytes,
     ethernet6_tail: bytes,
     lowest_ipv6_mtu: int,
+    tos: int | None = None,
+    traffic_class: int | None = None,
 ) -> FastPath:
     """The function that translates one frame in place, for one device.
 
     `ethernet4`: the 14 bytes in front of IPv4 packets towards the host, b"" for a tun device;
     `ethernet6_tail`: the last 8 bytes (source, type) in front of IPv6 packets, b"" for tun,
-    behind the client's `link`. `vnet`: frames begin with a virtio-net header.
+    behind the client's `link`. `vnet`: frames begin with a virtio-net header. `tos`,
+    `traffic_class`: as in `Settings`.
 
     The function gets the buffer, the number of bytes from the frame's start to its end, and
     now (seconds); the frame begins so that IP is at `IP_AT`. It returns where the new frame
@@ -105,6 +108,8 @@ def make_fast_path(
     tcp_csum6, udp_csum6 = IP_AT + 56, IP_AT + 46
     tcp_csum4, udp_csum4 = IP_AT + 36, IP_AT + 26
     data_offset6, data_offset4 = IP_AT + 52, IP_AT + 32
+    keep4, set4 = (0xFF, 0) if tos is None else (0, tos)
+    keep6, set6 = (0xFF, 0) if traffic_class is None else (0, traffic_class)
     largest_clear = lowest_ipv6_mtu - 20
 
     def fast_path(buf: bytearray, n: int, now: float) -> int:
@@ -169,7 +174,7 @@ def make_fast_path(
                     counter = session.ident
                     frag, number = 0, counter[0]
                     counter[0] = number + 1 & 0xFFFF
-                tos = word >> 20 & 0xFF
+                tos = word >> 20 & keep4 | set4
                 hops -= 1
                 total_sum = session.header4_sum + tos + total + number + frag + (hops << 8)
                 total_sum = (total_sum & 0xFFFF) + (total_sum >> 16)
@@ -215,7 +220,7 @@ def make_fast_path(
                 frag, number = 0, counter[0]
                 counter[0] = number + 1 & 0xFFFF
             session.last = now
-            tos = word >> 20 & 0xFF
+            tos = word >> 20 & keep4 | set4
             hops -= 1
             total_sum = session.header4_sum + tos + total + number + frag + (hops << 8)
             total_sum = (total_sum & 0xFFFF) + (total_sum >> 16)
@@ -311,7 +316,7 @@ def make_fast_path(
                     plain_vnet,
                     session.client.link,
                     ethernet6_tail,
-                    0x60000000 | tos << 20,
+                    0x60000000 | (tos & keep6 | set6) << 20,
                     length,
                     _ICMPV6,
                     hops - 1,
@@ -336,7 +341,7 @@ def make_fast_path(
                 header,
                 session.client.link,
                 ethernet6_tail,
-                0x60000000 | tos << 20,
+                0x60000000 | (tos & keep6 | set6) << 20,
                 total - 20,
                 protocol,
                 hops - 1,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from translate.addresses import is_unicast4
 from translate.core import Core
+from translate.fragments import Datagram, reassemble
 from translate.from_v6 import FIRST_TIMER
-from translate.headers import build_ipv6
+from translate.headers import build_ipv4, build_ipv6
 from translate.icmp import ERRORS4, Icmp4
 from translate.icmp_errors import Flow, error_4_to_6, flow_of
-from translate.outgoing import check_offload, to_v6
+from translate.outgoing import check_offload, piece_to_v6, to_v6, traffic_class6
 from translate.packets import IPv4View, Packet, Protocol, parse_ipv4
 from translate.reasons import Discard, Reason
 from translate.sessions import Session
-from translate.tcp_states import SYN, State, event
-from translate.transport import check_header, fill_checksum
+from translate.settings import ZeroChecksum
+from translate.tcp_states import ACK, State, event, is_syn
+from translate.transport import check_first_fragment, check_header, fill_checksum
 
 _TRANSLATED4 = frozenset({Protocol.TCP, Protocol.UDP, Protocol.ICMP})
 _ECHOES4 = frozenset({Icmp4.ECHO, Icmp4.ECHO_REPLY})
@@ -41,8 +45,19 @@ class FromV4:
         if view.ttl <= 1:
             answer = core.errors.to_v4(packet, view, Icmp4.TIME_EXCEEDED, 0, now)
             raise Discard(Reason.HOP_LIMIT, answer)
+        if view.fragment is not None:
+            return self._fragment(packet, view, now)
+        check_header(view.protocol, view.payload)
         if is_error:
             return self._error(view)
+        if _has_no_checksum(packet, view):
+            self._zero_checksum(packet, view, now)
+        session = self._session(packet, view, now)
+        return to_v6(core, session, packet, view)
+
+    def _session(self, packet: Packet, view: IPv4View, now: float) -> Session:
+        """The session of a packet with a transport header, updated by it. Raises Discard."""
+        core = self._core
         if view.protocol == Protocol.ICMP and view.payload[0] not in _ECHOES4:
             raise Discard(Reason.ICMP_TYPE)
         port_at, size = (4, 2) if view.protocol == Protocol.ICMP else (0, 4)
@@ -54,7 +69,93 @@ class FromV4:
             core.state.update_tcp(session, event(view.payload[13], from_v6=False), now)
         else:
             session.last = now
-        return to_v6(core, session, packet, view)
+        return session
+
+    def _zero_checksum(self, packet: Packet, view: IPv4View, now: float) -> None:
+        """Raises Discard where UDP without a checksum is not wanted (RFC 7915 §4.5)."""
+        mode = self._core.settings.udp_zero_checksum
+        if mode is ZeroChecksum.DROP:
+            raise Discard(Reason.UDP_ZERO_CHECKSUM)
+        if mode is ZeroChecksum.REJECT:
+            answer = self._core.errors.to_v4(packet, view, Icmp4.UNREACHABLE, 13, now)
+            raise Discard(Reason.UDP_ZERO_CHECKSUM, answer)
+
+    # -- fragments ------------------------------------------------------------------------
+
+    def _fragment(self, packet: Packet, view: IPv4View, now: float) -> list[Packet]:
+        """What can be sent once this piece is here too (RFC 6146 §3.4)."""
+        table = self._core.fragments4
+        assert view.fragment is not None
+        ident = view.fragment.ident.to_bytes(2, "big")
+        key = view.src + view.dst + bytes((view.protocol,)) + ident
+        datagram = table.add(key, view.src, view, now)
+        out: list[Packet] = []
+        if datagram.session is not None:
+            out = self._piece(datagram, datagram.session, view, now)
+        elif view.fragment.offset:
+            table.hold(datagram, view)
+        else:
+            try:
+                out = self._first_fragment(packet, view, datagram, now)
+            except Discard as discard:
+                table.give_up(datagram, discard.reason)
+                raise
+        if datagram.is_complete:
+            held = table.release(datagram)
+            table.forget(datagram)
+            if datagram.is_whole:
+                return self._whole(view, held, now)
+        elif not out:
+            raise Discard(Reason.FRAGMENT_HELD)
+        return out
+
+    def _first_fragment(
+        self, packet: Packet, view: IPv4View, datagram: Datagram[IPv4View], now: float
+    ) -> list[Packet]:
+        table = self._core.fragments4
+        check_first_fragment(view.protocol, view.payload)
+        zero = _has_no_checksum(packet, view)
+        if zero:
+            self._zero_checksum(packet, view, now)
+        calculate = self._core.settings.udp_zero_checksum is ZeroChecksum.CALCULATE
+        if view.protocol == Protocol.ICMP or (zero and calculate):
+            datagram.is_whole = True
+            table.hold(datagram, view)
+            return []
+        session = self._session(packet, view, now)
+        out = to_v6(self._core, session, packet, view)
+        datagram.session = session
+        for held in table.release(datagram):
+            out += self._piece(datagram, session, held, now)
+        return out
+
+    def _piece(
+        self, datagram: Datagram[IPv4View], session: Session, view: IPv4View, now: float
+    ) -> list[Packet]:
+        assert view.fragment is not None
+        if session.protocol == Protocol.TCP and view.fragment.offset < 16:
+            # RFC 1858: a second piece that reaches into the TCP header.
+            raise Discard(self._core.fragments4.give_up(datagram, Reason.FRAGMENT_TINY))
+        session.last = now
+        return piece_to_v6(self._core, session, view)
+
+    def _whole(self, view: IPv4View, held: list[IPv4View], now: float) -> list[Packet]:
+        """A datagram that had to be put together; translating it cuts it again."""
+        assert view.fragment is not None
+        data = build_ipv4(
+            tos=view.tos,
+            ident=view.fragment.ident,
+            df=False,
+            fragment=None,
+            ttl=min(piece.ttl for piece in held),
+            protocol=view.protocol,
+            src=view.src,
+            dst=view.dst,
+            payload=reassemble(held),
+        )
+        return self.translate(Packet(data), now)
+
+    # -- the steps ------------------------------------------------------------------------
 
     def _check_headers(self, packet: Packet, view: IPv4View, now: float) -> None:
         errors = self._core.errors
@@ -62,12 +163,12 @@ class FromV4:
             # RFC 7915 §4.1: source route failed.
             answer = errors.to_v4(packet, view, Icmp4.UNREACHABLE, 5, now)
             raise Discard(Reason.SOURCE_ROUTE, answer)
-        if view.fragment is not None:
-            raise Discard(Reason.FRAGMENT)
+        if view.protocol == Protocol.IGMP:
+            # RFC 7915 §4.2: dropped in silence.
+            raise Discard(Reason.ICMP_TYPE)
         if view.protocol not in _TRANSLATED4:
             answer = errors.to_v4(packet, view, Icmp4.UNREACHABLE, 2, now)
             raise Discard(Reason.UNKNOWN_PROTOCOL, answer)
-        check_header(view.protocol, view.payload)
         check_offload(packet, view.protocol)
 
     def _new_session(self, packet: Packet, view: IPv4View, now: float) -> Session:
@@ -80,11 +181,13 @@ class FromV4:
         port = view.payload[4:6] if protocol == Protocol.ICMP else view.payload[2:4]
         entry = core.state.bib4[protocol].get(view.dst + port)
         if entry is None:
-            if protocol == Protocol.TCP and not view.payload[13] & SYN:
-                raise Discard(Reason.NO_MAPPING)
+            if protocol == Protocol.TCP:
+                self._store_syn(packet, view, Reason.NO_MAPPING, now)
             answer = core.errors.to_v4(packet, view, Icmp4.UNREACHABLE, 1, now)
             raise Discard(Reason.NO_MAPPING, answer)
         if entry.servers is not None and view.src not in entry.servers:
+            if protocol == Protocol.TCP:
+                self._store_syn(packet, view, Reason.FILTERED, now)
             raise Discard(Reason.FILTERED)
         prefix = core.settings.prefixes[0]
         refusal = core.policy.refusal(view.src, prefix)
@@ -93,23 +196,38 @@ class FromV4:
         key6 = entry.key6[:16] + prefix.embed(view.src) + entry.key6[16:18]
         if protocol != Protocol.ICMP:
             key6 += view.payload[0:2]
-        if protocol == Protocol.TCP and not view.payload[13] & SYN:
+        if protocol == Protocol.TCP and not is_syn(view.payload[13]):
             # RFC 6146 §3.5.2.2, CLOSED: passes through the mapping, starts no session.
             return core.state.passing(entry, key6, view.src, now)
         session = core.state.add_session(entry, key6, view.src, FIRST_TIMER[protocol], now)
         session.state = State.V4_INIT if protocol == Protocol.TCP else State.ESTABLISHED
-        if protocol != Protocol.TCP:
+        if protocol != Protocol.TCP and not core.state.in_pool4(view.src):
             core.state.flows[protocol].install(session)
         return session
 
+    def _store_syn(self, packet: Packet, view: IPv4View, reason: Reason, now: float) -> NoReturn:
+        """Keeps a SYN that may meet one of a client's; discards anything else for `reason`."""
+        core = self._core
+        flags = view.payload[13]
+        if not is_syn(flags) or flags & ACK:
+            raise Discard(reason)
+        key4 = view.src + view.dst + view.payload[0:4]
+        if key4 not in core.syns:
+            if len(core.syns) >= core.settings.limits.stored_syns:
+                raise Discard(Reason.SYN_LIMIT)
+            core.syns.add(key4, packet, view, now)
+        raise Discard(Reason.SYN_STORED)
+
     def _error(self, view: IPv4View) -> list[Packet]:
         """An ICMPv4 error towards a client (RFC 7915 §4.2, RFC 6146 §3.5)."""
-        message, flow = error_4_to_6(view, self._flow_by_key4, mtu6=self._core.settings.mtu)
-        src6 = self._router6(view.src, flow)
+        mtu = self._core.settings.mtu
+        message, flow = error_4_to_6(view, self._flow_by_key4, self._embed, mtu6=mtu)
+        # RFC 6791 §4: no IPv6 packet may come from some addresses; those become our own.
+        src6 = self._embed(view.src, flow) or self._core.settings.icmp6_source
         payload = bytearray(message)
         fill_checksum(Protocol.ICMPV6, payload, src6, flow.client6)
         data = build_ipv6(
-            traffic_class=view.tos,
+            traffic_class=traffic_class6(self._core, view),
             hop_limit=view.ttl - 1,
             protocol=Protocol.ICMPV6,
             src=src6,
@@ -119,24 +237,27 @@ class FromV4:
         client = self._core.state.clients.get(flow.client6)
         return [Packet(data, link=client.link if client else b"")]
 
-    def _router6(self, router4: bytes, flow: Flow) -> bytes:
-        """The IPv6 source of an error from this IPv4 router.
+    def _embed(self, addr4: bytes, flow: Flow) -> bytes | None:
+        """The address in which the flow's client sees an IPv4 host, or None if it may not.
 
-        The server itself appears in the form the client knows. An address that no IPv6
-        packet may come from is replaced by the translator's own (RFC 6791 §4).
+        The server itself appears in the form the client knows.
         """
-        if router4 == flow.server4:
+        if addr4 == flow.server4:
             return flow.server6
         prefix = self._core.prefix_of(flow.server6)
-        if prefix is None or self._core.policy.refusal(router4, prefix) is not None:
-            return self._core.settings.icmp6_source
-        return prefix.embed(router4)
+        if prefix is None or self._core.policy.refusal(addr4, prefix) is not None:
+            return None
+        return prefix.embed(addr4)
 
     def _flow_by_key4(self, protocol: int, key4: bytes) -> Flow:
         session = self._core.state.flows[protocol].find4(key4)
         if session is None:
             raise Discard(Reason.NO_SESSION)
         return flow_of(session)
+
+
+def _has_no_checksum(packet: Packet, view: IPv4View) -> bool:
+    return view.protocol == Protocol.UDP and not packet.partial and not any(view.payload[6:8])
 
 
 def _has_unexpired_source_route(options: bytes) -> bool:

@@ -6,16 +6,17 @@ from typing import NoReturn
 
 from translate.addresses import Prefix6, is_unicast6
 from translate.core import Core
-from translate.headers import build_ipv4
+from translate.fragments import Datagram, reassemble
+from translate.headers import build_ipv4, build_ipv6
 from translate.icmp import ERRORS6, Icmp6
-from translate.icmp_errors import Flow, error_6_to_4, flow_of
-from translate.outgoing import check_offload, to_v4
+from translate.icmp_errors import Flow, error_6_to_4, flow_of, router4
+from translate.outgoing import check_offload, piece_to_v4, to_v4, tos4
 from translate.packets import IPv6View, Packet, Protocol, parse_ipv6
 from translate.reasons import Discard, Reason
-from translate.segments import complete_checksum
+from translate.segments import complete_checksum, fragment_ipv4
 from translate.sessions import BibEntry, Session
-from translate.tcp_states import SYN, State, Timer, event
-from translate.transport import check_header, fill_checksum
+from translate.tcp_states import State, Timer, event, is_syn
+from translate.transport import check_first_fragment, check_header, fill_checksum
 
 _PROTOCOL4 = {
     Protocol.TCP: Protocol.TCP,
@@ -44,12 +45,25 @@ class FromV6:
         if not is_unicast6(view.src) or core.prefix_of(view.src) is not None:
             raise Discard(Reason.SOURCE_INVALID)
         self._check_headers(packet, view, now)
+        if view.fragment is not None and (view.fragment.offset or view.fragment.more):
+            if dst4 is None or prefix is None or self._is_own(view, dst4):
+                raise Discard(Reason.FRAGMENT)
+            return self._fragment(packet, view, prefix, dst4, now)
+        check_header(view.protocol, view.payload)
         if self._is_own(view, dst4):
             return self._own(packet, view, now)
         if dst4 is None or prefix is None:
             core.refuse6(Reason.NOT_EMBEDDED, packet, view, 3, now)
         if view.protocol == Protocol.ICMPV6 and view.payload[0] in ERRORS6:
             return self._error(view)
+        session = self._session(packet, view, prefix, dst4, now)
+        return to_v4(core, session, packet, view, now)
+
+    def _session(
+        self, packet: Packet, view: IPv6View, prefix: Prefix6, dst4: bytes, now: float
+    ) -> Session:
+        """The session of a packet with a transport header, updated by it. Raises Discard."""
+        core = self._core
         if view.protocol == Protocol.ICMPV6 and view.payload[0] not in _ECHOES6:
             raise Discard(Reason.ICMP_TYPE)
         protocol = _PROTOCOL4[Protocol(view.protocol)]
@@ -66,7 +80,96 @@ class FromV6:
             core.state.update_tcp(session, event(view.payload[13], from_v6=True), now)
         else:
             session.last = now
-        return to_v4(core, session, packet, view, now)
+        return session
+
+    # -- fragments ------------------------------------------------------------------------
+
+    def _fragment(
+        self, packet: Packet, view: IPv6View, prefix: Prefix6, dst4: bytes, now: float
+    ) -> list[Packet]:
+        """What can be sent once this piece is here too (RFC 6146 §3.4)."""
+        table = self._core.fragments6
+        assert view.fragment is not None
+        key = view.src + view.dst + view.fragment.ident.to_bytes(4, "big")
+        datagram = table.add(key, view.src, view, now)
+        if view.hop_limit <= 1 and view.fragment.offset:
+            raise Discard(Reason.HOP_LIMIT)
+        out: list[Packet] = []
+        if datagram.session is not None:
+            out.append(self._piece(datagram, datagram.session, view, now))
+        elif view.fragment.offset:
+            table.hold(datagram, view)
+        else:
+            try:
+                out = self._first_fragment(packet, view, prefix, dst4, datagram, now)
+            except Discard as discard:
+                table.give_up(datagram, discard.reason)
+                raise
+        if datagram.is_complete:
+            held = table.release(datagram)
+            table.forget(datagram)
+            if datagram.is_whole:
+                return self._whole(packet, view, held, now)
+        elif not out:
+            raise Discard(Reason.FRAGMENT_HELD)
+        return out
+
+    def _first_fragment(
+        self,
+        packet: Packet,
+        view: IPv6View,
+        prefix: Prefix6,
+        dst4: bytes,
+        datagram: Datagram[IPv6View],
+        now: float,
+    ) -> list[Packet]:
+        table = self._core.fragments6
+        check_first_fragment(view.protocol, view.payload)
+        datagram.shift = view.shift
+        if view.protocol == Protocol.ICMPV6:
+            datagram.is_whole = True
+            table.hold(datagram, view)
+            return []
+        session = self._session(packet, view, prefix, dst4, now)
+        out = to_v4(self._core, session, packet, view, now)
+        datagram.session = session
+        out += [self._piece(datagram, session, held, now) for held in table.release(datagram)]
+        return out
+
+    def _piece(
+        self, datagram: Datagram[IPv6View], session: Session, view: IPv6View, now: float
+    ) -> Packet:
+        assert view.fragment is not None
+        if session.protocol == Protocol.TCP and view.fragment.offset - datagram.shift < 16:
+            # RFC 1858: a second piece that reaches into the TCP header.
+            reason = self._core.fragments6.give_up(datagram, Reason.FRAGMENT_TINY)
+            raise Discard(reason)
+        session.last = now
+        return piece_to_v4(self._core, session, view, datagram.shift)
+
+    def _whole(
+        self, packet: Packet, view: IPv6View, held: list[IPv6View], now: float
+    ) -> list[Packet]:
+        """A datagram that had to be put together, cut again after translation."""
+        assert view.fragment is not None
+        data = build_ipv6(
+            traffic_class=view.traffic_class,
+            hop_limit=min(piece.hop_limit for piece in held),
+            protocol=held[0].protocol if held[0].fragment is None else Protocol.ICMPV6,
+            src=view.src,
+            dst=view.dst,
+            payload=reassemble(held),
+        )
+        room = max(8, max(len(piece.payload) for piece in held) & ~7)
+        out: list[Packet] = []
+        for sent in self.translate(Packet(data, link=packet.link), now):
+            if sent.data[0] >> 4 == 4:
+                out += fragment_ipv4(sent, room, view.fragment.ident & 0xFFFF)
+            else:
+                out.append(sent)
+        return out
+
+    # -- the steps ------------------------------------------------------------------------
 
     def _embedded(self, view: IPv6View) -> tuple[Prefix6 | None, bytes | None]:
         ours = view.dst == self._core.settings.icmp6_source
@@ -87,15 +190,14 @@ class FromV6:
             pointer = view.routing_pointer
             answer = errors.to_v6(packet, view, Icmp6.PARAMETER_PROBLEM, 0, now, pointer)
             raise Discard(Reason.ROUTING_HEADER, answer)
-        if view.fragment is not None:
-            raise Discard(Reason.FRAGMENT)
+        check_offload(packet, view.protocol)
+        if view.fragment is not None and view.fragment.offset:
+            return
         if view.protocol == Protocol.NO_NEXT_HEADER:
             raise Discard(Reason.NO_NEXT_HEADER)
         if view.protocol not in _PROTOCOL4:
             # RFC 6146 §3.4 names this code.
             self._core.refuse6(Reason.UNKNOWN_PROTOCOL, packet, view, 4, now)
-        check_header(view.protocol, view.payload)
-        check_offload(packet, view.protocol)
 
     def _is_own(self, view: IPv6View, dst4: bytes | None) -> bool:
         own = self._core.settings.icmp6_source
@@ -136,7 +238,7 @@ class FromV6:
         if not core.admit(view.src):
             core.refuse6(Reason.CLIENT_REFUSED, packet, view, 1, now)
         refusal = core.policy.refusal(dst4, prefix)
-        if refusal is None and core.state.in_pool4(dst4):
+        if refusal is None and core.state.in_pool4(dst4) and not self._hairpins(view, dst4):
             refusal = Reason.DESTINATION_REFUSED
         if refusal is not None:
             core.refuse6(refusal, packet, view, 1, now)
@@ -147,7 +249,7 @@ class FromV6:
         entry = core.state.bib6[protocol].get(bib_key)
         if entry is not None:
             self._settle_form(entry, key6, dst4, packet, view, now)
-        if protocol == Protocol.TCP and not view.payload[13] & SYN:
+        if protocol == Protocol.TCP and not is_syn(view.payload[13]):
             # RFC 6146 §3.5.2.2, CLOSED: without a mapping it is dropped, with one it may pass,
             # but starts no session.
             if entry is None:
@@ -161,10 +263,20 @@ class FromV6:
         except Discard as discard:
             # RFC 6146 §3.5.1.1: no mapping can be made, address unreachable.
             core.refuse6(discard.reason, packet, view, 3, now)
-        session.state = State.V6_INIT if protocol == Protocol.TCP else State.ESTABLISHED
-        if protocol != Protocol.TCP:
-            core.state.flows[protocol].install(session)
+        if protocol == Protocol.TCP:
+            # A SYN of the server's that came first: both have opened (RFC 6146 §3.5.2.2).
+            session.state = State.V4_INIT if core.syns.take(session.key4) else State.V6_INIT
+        else:
+            session.state = State.ESTABLISHED
+            if not core.state.in_pool4(dst4):
+                core.state.flows[protocol].install(session)
         return session
+
+    def _hairpins(self, view: IPv6View, dst4: bytes) -> bool:
+        """Whether a pool4 destination is somebody's mapping (RFC 6146 §3.8)."""
+        protocol = _PROTOCOL4[Protocol(view.protocol)]
+        port = view.payload[4:6] if protocol == Protocol.ICMP else view.payload[2:4]
+        return dst4 + port in self._core.state.bib4[protocol]
 
     def _settle_form(
         self,
@@ -193,25 +305,30 @@ class FromV6:
     def _error(self, view: IPv6View) -> list[Packet]:
         """An ICMPv6 error towards a server (RFC 7915 §5.2, RFC 6146 §3.5)."""
         core = self._core
-        message, flow = error_6_to_4(view, self._flow_by_key6, mtu6=core.settings.mtu)
+        mtu = core.settings.mtu
+        message, flow = error_6_to_4(view, self._flow_by_key6, self._extract, mtu6=mtu)
         if view.hop_limit <= 1:
             raise Discard(Reason.HOP_LIMIT)
         payload = bytearray(message)
         fill_checksum(Protocol.ICMP, payload, b"", b"")
-        # The sender is a client or a router that has no IPv4 address; what the server knows
-        # is the pool address (RFC 6791 §3 allows any address of the translator's).
+        src4 = router4(view.src, flow, core.settings.icmp4_error_pool)
         data = build_ipv4(
-            tos=view.traffic_class,
-            ident=core.state.next_ident(flow.pool4, flow.server4, Protocol.ICMP),
+            tos=tos4(core, view),
+            ident=core.state.next_ident(src4, flow.server4, Protocol.ICMP),
             df=False,
             fragment=None,
             ttl=view.hop_limit - 1,
             protocol=Protocol.ICMP,
-            src=flow.pool4,
+            src=src4,
             dst=flow.server4,
             payload=bytes(payload),
         )
         return [Packet(data)]
+
+    def _extract(self, addr6: bytes) -> bytes | None:
+        """The IPv4 address that an address of ours embeds, if there is one."""
+        prefix = self._core.prefix_of(addr6)
+        return None if prefix is None else prefix.extract(addr6)
 
     def _flow_by_key6(self, protocol: int, key6: bytes) -> Flow:
         session = self._core.state.flows[protocol].find6(key6)

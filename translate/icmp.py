@@ -105,6 +105,9 @@ def mtu_4_to_6(mtu: int, inner_length: int, *, mtu6: int) -> int:
     return max(_MINIMUM_IPV6_MTU, min(mtu + 20, mtu6))
 
 
-def mtu_6_to_4(mtu: int, *, mtu6: int) -> int:
-    """The MTU of an ICMPv4 3/4 for a Packet Too Big (RFC 7915 §5.2), in bytes."""
-    return max(_MINIMUM_IPV4_MTU, min(mtu, mtu6, 65535) - 20)
+def mtu_6_to_4(mtu: int, *, mtu6: int, fragmented: bool) -> int:
+    """The MTU of an ICMPv4 3/4 for a Packet Too Big (RFC 7915 §5.2), in bytes.
+
+    `fragmented`: the packet inside has a Fragment header, which takes 8 bytes more.
+    """
+    return max(_MINIMUM_IPV4_MTU, min(mtu, mtu6, 65535) - (28 if fragmented else 20))

@@ -5,15 +5,19 @@ looked up with source and destination swapped, as a packet that would come back,
 what its sender sent (RFC 6146 §3.4, §3.5: errors find a session, but change none). The caller
 has done the lookup; this module rewrites. Inside, nothing is decremented and no error is
 translated again. Sessions are looked up with the keys described in translate/sessions.py.
+Where the packet inside ends and what may follow it is told in translate/icmp_extensions.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Network
+from zlib import crc32
 
+from translate import icmp_extensions
 from translate.checksum import fold, ones_sum, subtract
-from translate.headers import build_ipv4, build_ipv6
+from translate.headers import DF_CLEAR_UP_TO, build_ipv4, build_ipv6
 from translate.icmp import (
     ERRORS4,
     ERRORS6,
@@ -26,7 +30,6 @@ from translate.icmp import (
     mtu_4_to_6,
     mtu_6_to_4,
 )
-from translate.own_errors import MAX_ERROR4, MAX_ERROR6
 from translate.packets import IPv4View, IPv6View, Protocol, parse_ipv4, parse_ipv6
 from translate.reasons import Discard, Reason
 from translate.sessions import Session
@@ -51,15 +54,21 @@ class Flow:
 
 
 def error_4_to_6(
-    view: IPv4View, find: Callable[[int, bytes], Flow], *, mtu6: int
+    view: IPv4View,
+    find: Callable[[int, bytes], Flow],
+    embed: Callable[[bytes, Flow], bytes | None],
+    *,
+    mtu6: int,
 ) -> tuple[bytes, Flow]:
     """The ICMPv6 message (checksum zero) for an ICMPv4 error, and the flow it is about.
 
-    `find(protocol, key4)` gets the key of a packet from the server. Raises Discard.
+    `find(protocol, key4)` gets the key of a packet from the server. `embed(addr4, flow)` gives
+    the address in which the client sees another IPv4 host, if it may see it. Raises Discard.
     """
     message = view.payload
     kind, code = message[0], message[1]
-    inner = parse_ipv4(message[8:], truncated=True)
+    original, extension = icmp_extensions.split(message, icmp_extensions.ICMP4)
+    inner = parse_ipv4(original, truncated=True)
     if inner.protocol == Protocol.ICMP and inner.payload and inner.payload[0] in ERRORS4:
         raise Discard(Reason.ICMP_INNER)
     rest = 0
@@ -79,20 +88,28 @@ def error_4_to_6(
     else:
         raise Discard(Reason.ICMP_TYPE)
     inner6, flow = _inner_4_to_6(inner, find)
-    out = bytes((kind6, code6, 0, 0)) + rest.to_bytes(4, "big") + inner6
-    return out[: MAX_ERROR6 - 40], flow
+    header = bytes((kind6, code6, 0, 0)) + rest.to_bytes(4, "big")
+    family = icmp_extensions.ICMP6
+    extension = icmp_extensions.translate(extension, family, lambda addr4: embed(addr4, flow))
+    return icmp_extensions.join(header, inner6, extension, family), flow
 
 
 def error_6_to_4(
-    view: IPv6View, find: Callable[[int, bytes], Flow], *, mtu6: int
+    view: IPv6View,
+    find: Callable[[int, bytes], Flow],
+    extract: Callable[[bytes], bytes | None],
+    *,
+    mtu6: int,
 ) -> tuple[bytes, Flow]:
     """The ICMPv4 message (checksum zero) for an ICMPv6 error, and the flow it is about.
 
-    `find(protocol, key6)` gets the key of a packet from the client. Raises Discard.
+    `find(protocol, key6)` gets the key of a packet from the client. `extract(addr6)` gives the
+    IPv4 address that an address of our prefixes embeds. Raises Discard.
     """
     message = view.payload
     kind, code = message[0], message[1]
-    inner = parse_ipv6(message[8:], truncated=True)
+    original, extension = icmp_extensions.split(message, icmp_extensions.ICMP6)
+    inner = parse_ipv6(original, truncated=True)
     if inner.protocol == Protocol.ICMPV6 and inner.payload and inner.payload[0] in ERRORS6:
         raise Discard(Reason.ICMP_INNER)
     value = int.from_bytes(message[4:8], "big")
@@ -100,7 +117,9 @@ def error_6_to_4(
     if kind == Icmp6.UNREACHABLE and code in UNREACHABLE_6_TO_4:
         kind4, code4 = UNREACHABLE_6_TO_4[code]
     elif kind == Icmp6.PACKET_TOO_BIG:
-        kind4, code4, rest = Icmp4.UNREACHABLE, 4, mtu_6_to_4(value, mtu6=mtu6)
+        fragmented = inner.fragment is not None
+        mtu = mtu_6_to_4(value, mtu6=mtu6, fragmented=fragmented)
+        kind4, code4, rest = Icmp4.UNREACHABLE, 4, mtu
     elif kind == Icmp6.TIME_EXCEEDED and code <= 1:
         kind4, code4 = Icmp4.TIME_EXCEEDED, code
     elif kind == Icmp6.PARAMETER_PROBLEM and code == 0 and value in POINTER_6_TO_4:
@@ -110,8 +129,28 @@ def error_6_to_4(
     else:
         raise Discard(Reason.ICMP_TYPE)
     inner4, flow = _inner_6_to_4(inner, find)
-    out = bytes((kind4, code4, 0, 0)) + rest.to_bytes(4, "big") + inner4
-    return out[: MAX_ERROR4 - 20], flow
+    header = bytes((kind4, code4, 0, 0)) + rest.to_bytes(4, "big")
+    family = icmp_extensions.ICMP4
+    extension = icmp_extensions.translate(extension, family, extract)
+    return icmp_extensions.join(header, inner4, extension, family), flow
+
+
+def router4(router6: bytes, flow: Flow, pool: tuple[IPv4Network, ...]) -> bytes:
+    """The IPv4 source of an error from this IPv6 router (RFC 6791 §3).
+
+    The client itself appears as the server knows it. A router, which has no IPv4 address, gets
+    one of the pool, always the same, so that a traceroute shows hops apart; without a pool the
+    client's.
+    """
+    count = sum(network.num_addresses for network in pool)
+    if router6 == flow.client6 or not count:
+        return flow.pool4
+    index = crc32(router6) % count
+    for network in pool:
+        if index < network.num_addresses:
+            return network[index].packed
+        index -= network.num_addresses
+    raise AssertionError("the index is within the pool")
 
 
 def _inner_4_to_6(inner: IPv4View, find: Callable[[int, bytes], Flow]) -> tuple[bytes, Flow]:
@@ -176,18 +215,18 @@ def _inner_6_to_4(inner: IPv6View, find: Callable[[int, bytes], Flow]) -> tuple[
         protocol4 = Protocol.ICMP
     else:
         raise Discard(Reason.ICMP_INNER)
-    total = 20 + inner.upper_length
+    total = min(20 + inner.upper_length, 65535)
     data = build_ipv4(
         tos=inner.traffic_class,
         ident=inner.fragment.ident & 0xFFFF if inner.fragment else 0,
-        df=inner.fragment is None,
+        df=inner.fragment is None and total > DF_CLEAR_UP_TO,
         fragment=inner.fragment,
         ttl=inner.hop_limit,
         protocol=protocol4,
         src=flow.server4,
         dst=flow.pool4,
         payload=bytes(payload),
-        total_length=min(total, 65535),
+        total_length=total,
     )
     return data, flow
 

@@ -15,14 +15,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from translate.bib import StateTables
+from translate.client_ports import BlockEvent
 from translate.core import Core
+from translate.fragments import FragmentTable
 from translate.from_v4 import FromV4
 from translate.from_v6 import FromV6
+from translate.icmp import Icmp4
 from translate.own_errors import OwnErrors
 from translate.packets import Packet
 from translate.policy import DestinationPolicy
+from translate.probes import probe
 from translate.reasons import Discard, Reason
 from translate.settings import Settings
+from translate.stored_syns import StoredSyns
 
 
 class Nat64:
@@ -35,12 +40,14 @@ class Nat64:
         randbelow: Callable[[int], int],
         admit: Callable[[bytes], bool],
         path_mtu: Callable[[bytes], int],
+        on_block: Callable[[BlockEvent], None] = lambda _: None,
     ) -> None:
         """`randbelow(n)` gives 0..n-1, unguessable. `admit(addr6)` says whether a host may be a
         client, `path_mtu(addr)` how large a packet to it may be, for 16 or 4 bytes of address.
+        `on_block` is told of each block of ports that a client is assigned or gives back.
         """
         self.counters: dict[Reason, int] = dict.fromkeys(Reason, 0)
-        self.state = StateTables(settings, randbelow)
+        self.state = StateTables(settings, randbelow, on_block)
         self.errors = OwnErrors(settings, randbelow)
         self._core = Core(
             settings=settings,
@@ -49,6 +56,9 @@ class Nat64:
             errors=self.errors,
             admit=admit,
             path_mtu=path_mtu,
+            fragments6=FragmentTable(settings.limits, settings.timeouts.fragment_min),
+            fragments4=FragmentTable(settings.limits, settings.timeouts.fragment_min),
+            syns=StoredSyns(),
             randbelow=randbelow,
         )
         self._from_v6 = FromV6(self._core)
@@ -65,12 +75,17 @@ class Nat64:
         self._core.policy = DestinationPolicy(settings)
         self.state.configure(settings)
         self.errors.configure(settings)
+        for table in (self._core.fragments6, self._core.fragments4):
+            table.configure(settings.limits, settings.timeouts.fragment_min)
 
     def translate(self, packet: Packet, now: float) -> list[Packet]:
         """What has to be sent for one packet that came in; [] when it is discarded.
 
         Never raises for what a packet contains. Each discard counts in `counters`.
         """
+        return self._hairpin(self._translate(packet, now), now)
+
+    def _translate(self, packet: Packet, now: float) -> list[Packet]:
         try:
             if not packet.data:
                 raise Discard(Reason.MALFORMED)
@@ -84,10 +99,38 @@ class Nat64:
             self.counters[discard.reason] += 1
             return [discard.answer] if discard.answer is not None else []
 
+    def _hairpin(self, packets: list[Packet], now: float) -> list[Packet]:
+        """What goes to pool4 comes back in as if from IPv4 (RFC 6146 §3.8), errors too.
+
+        Each turn decrements the TTL or sends an error, and errors are not answered, so this
+        ends.
+        """
+        out: list[Packet] = []
+        for packet in packets:
+            data = packet.data
+            if data[0] >> 4 == 4 and self.state.in_pool4(data[16:20]):
+                out += self._hairpin(self._translate(packet, now), now)
+            else:
+                out.append(packet)
+        return out
+
     def expire(self, now: float, limit: int = 1000) -> list[Packet]:
-        """Ends sessions whose time is over, after at most `limit` looks; packets to send."""
-        self.state.expire(now, limit)
-        return []
+        """Ends what has been there for too long, after at most `limit` looks; packets to send.
+
+        Those are probes of silent TCP sessions (RFC 6146 §3.5.2.3) and answers to SYNs that
+        nobody met (§3.5.2.2).
+        """
+        core = self._core
+        out = [probe(session) for session in self.state.expire(now, limit)]
+        for table in (core.fragments6, core.fragments4):
+            self.counters[Reason.FRAGMENT_LOST] += table.expire(now)
+        lifetime = core.settings.timeouts.tcp_incoming_syn
+        for packet, view in core.syns.pop_due(now, lifetime, limit):
+            self.counters[Reason.SYN_TIMEOUT] += 1
+            answer = self.errors.to_v4(packet, view, Icmp4.UNREACHABLE, 3, now)
+            if answer is not None:
+                out.append(answer)
+        return self._hairpin(out, now)
 
     def is_behind(self, now: float) -> bool:
         """Whether the last `expire` was ended by its limit and should be called again soon."""
@@ -95,4 +138,12 @@ class Nat64:
 
     def next_deadline(self) -> float | None:
         """When `expire` has something to look at next, or None."""
-        return self.state.deadline()
+        core = self._core
+        timeouts = core.settings.timeouts
+        deadlines = (
+            self.state.deadline(),
+            core.syns.deadline(timeouts.tcp_incoming_syn),
+            core.fragments6.deadline(),
+            core.fragments4.deadline(),
+        )
+        return min((at for at in deadlines if at is not None), default=None)

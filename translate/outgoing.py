@@ -18,6 +18,7 @@ from translate.packets import (
     GSO_TCPV4,
     GSO_TCPV6,
     GSO_UDP_L4,
+    Fragment,
     IPv4View,
     IPv6View,
     Packet,
@@ -28,6 +29,7 @@ from translate.packets import (
 from translate.reasons import Discard, Reason
 from translate.segments import complete_checksum, fragment_ipv6, split
 from translate.sessions import Session
+from translate.settings import ZeroChecksum
 from translate.tcp_states import SYN
 from translate.transport import clamp_mss, fill_checksum, rewrite
 
@@ -77,17 +79,21 @@ def to_v4(core: Core, session: Session, packet: Packet, view: IPv6View, now: flo
         )
         if session.protocol == Protocol.TCP:
             _clamp(core, session, payload, packet)
-    size, count = _segment_size(packet, payload, 20)
-    df = size > DF_CLEAR_UP_TO
-    ident = 0
-    if not df:
-        ident = session.ident[0]
-        session.ident[0] = ident + count & 0xFFFF
+    fragment = view.fragment
+    if fragment is not None:
+        # RFC 7915 §5.1.1: also for the only fragment of a datagram.
+        df, ident = False, fragment.ident & 0xFFFF
+    else:
+        size, count = _segment_size(packet, payload, 20)
+        df, ident = size > DF_CLEAR_UP_TO, 0
+        if not df:
+            ident = session.ident[0]
+            session.ident[0] = ident + count & 0xFFFF
     data = build_ipv4(
-        tos=view.traffic_class,
+        tos=tos4(core, view),
         ident=ident,
         df=df,
-        fragment=None,
+        fragment=fragment,
         ttl=view.hop_limit - 1,
         protocol=session.protocol,
         src=session.pool4,
@@ -97,15 +103,70 @@ def to_v4(core: Core, session: Session, packet: Packet, view: IPv6View, now: flo
     return [Packet(data, packet.partial, _gso(packet.gso_type, GSO_TCPV4), packet.gso_size)]
 
 
+def piece_to_v4(core: Core, session: Session, view: IPv6View, shift: int) -> Packet:
+    """The IPv4 fragment for a piece that has no transport header.
+
+    `shift`: bytes of extension headers that the first fragment had and IPv4 has not.
+    """
+    piece = view.fragment
+    assert piece is not None
+    data = build_ipv4(
+        tos=tos4(core, view),
+        ident=piece.ident & 0xFFFF,
+        df=False,
+        fragment=Fragment(piece.offset - shift, piece.more, piece.ident),
+        ttl=view.hop_limit - 1,
+        protocol=session.protocol,
+        src=session.pool4,
+        dst=session.server4,
+        payload=view.payload,
+    )
+    return Packet(data)
+
+
+def piece_to_v6(core: Core, session: Session, view: IPv4View) -> list[Packet]:
+    """The IPv6 fragments for a piece that has no transport header."""
+    piece = view.fragment
+    assert piece is not None
+    protocol = Protocol.ICMPV6 if session.protocol == Protocol.ICMP else session.protocol
+    data = build_ipv6(
+        traffic_class=traffic_class6(core, view),
+        hop_limit=view.ttl - 1,
+        protocol=protocol,
+        src=session.server6,
+        dst=session.client6,
+        payload=view.payload,
+        fragment=piece,
+    )
+    whole = Packet(data, link=session.client.link)
+    lowest = core.settings.lowest_ipv6_mtu
+    return [whole] if view.df or len(data) <= lowest else fragment_ipv6(whole, lowest, piece.ident)
+
+
+def tos4(core: Core, view: IPv6View) -> int:
+    """The type of service of the IPv4 packet (RFC 7915 §5.1)."""
+    override = core.settings.tos
+    return view.traffic_class if override is None else override
+
+
+def traffic_class6(core: Core, view: IPv4View) -> int:
+    """The traffic class of the IPv6 packet (RFC 7915 §4.1)."""
+    override = core.settings.traffic_class
+    return view.tos if override is None else override
+
+
 def to_v6(core: Core, session: Session, packet: Packet, view: IPv4View) -> list[Packet]:
     """The IPv6 packets for one from the session's server: several where it is fragmented."""
     size, _ = _segment_size(packet, view.payload, 40)
+    if view.fragment is not None:
+        size += 8
     lowest = core.settings.lowest_ipv6_mtu
     if view.df or size <= lowest:
         return [_whole_to_v6(core, session, packet, view)]
     out: list[Packet] = []
     for segment in split(packet):
         segment_view = parse_ipv4(segment.data)
+        segment_view.fragment = view.fragment
         whole = _whole_to_v6(core, session, segment, segment_view)
         if len(whole.data) > lowest:
             out += fragment_ipv6(whole, lowest, segment_view.ident)
@@ -135,18 +196,19 @@ def _whole_to_v6(core: Core, session: Session, packet: Packet, view: IPv4View) -
             delta_full=0xFFFF - session.delta_full,
             partial=packet.partial,
         )
-        if zero:
+        if zero and core.settings.udp_zero_checksum is ZeroChecksum.CALCULATE:
             # RFC 7915 §4.5: IPv6 needs one.
             fill_checksum(protocol, payload, session.server6, session.client6)
         if protocol == Protocol.TCP:
             _clamp(core, session, payload, packet)
     data = build_ipv6(
-        traffic_class=view.tos,
+        traffic_class=traffic_class6(core, view),
         hop_limit=view.ttl - 1,
         protocol=protocol,
         src=session.server6,
         dst=session.client6,
         payload=bytes(payload),
+        fragment=view.fragment,
     )
     gso_type = _gso(packet.gso_type, GSO_TCPV6)
     return Packet(data, packet.partial, gso_type, packet.gso_size, session.client.link)

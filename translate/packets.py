@@ -29,6 +29,7 @@ class Protocol(IntEnum):
 
     HOP_BY_HOP = 0
     ICMP = 1
+    IGMP = 2
     TCP = 6
     UDP = 17
     ROUTING = 43
@@ -104,6 +105,7 @@ class IPv6View:
     `routing_pointer`: offset, in bytes from the IPv6 header, of the segments-left field of a
     Routing header that is not used up, else None. `upper_length`: what the header says is
     behind the extension headers; more than `payload` has when the packet is truncated.
+    `shift`: bytes of extension headers behind the Fragment header.
     """
 
     traffic_class: int
@@ -116,6 +118,7 @@ class IPv6View:
     protocol_pointer: int
     payload: bytes
     upper_length: int
+    shift: int
 
 
 def parse_ipv4(data: bytes, *, truncated: bool = False) -> IPv4View:
@@ -168,7 +171,7 @@ def parse_ipv6(data: bytes, *, truncated: bool = False) -> IPv6View:
     if len(data) != length + 40 and not truncated:
         raise Discard(Reason.BAD_LENGTH)
     data = data[: length + 40]
-    at = 40
+    at = fragmentable = 40
     pointer = 6
     fragment = None
     routing_pointer = None
@@ -179,6 +182,7 @@ def parse_ipv6(data: bytes, *, truncated: bool = False) -> IPv6View:
             following, _, position, ident = struct.unpack_from("!BBHI", data, at)
             fragment = Fragment(position & 0xFFF8, bool(position & 1), ident)
             pointer, protocol, at = at, following, at + 8
+            fragmentable = at
             if fragment.offset:
                 break
         elif protocol in _SKIPPED:
@@ -203,4 +207,5 @@ def parse_ipv6(data: bytes, *, truncated: bool = False) -> IPv6View:
         pointer,
         data[at:],
         length + 40 - at,
+        at - fragmentable if fragment is not None else 0,
     )

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
 class PoolRange:
     """IPv4 addresses with a range of ports (ICMP: identifiers), for some protocols.
 
-    `protocols`: IP protocol numbers (6, 17, 1). Ports are inclusive, 1..65535.
+    `protocols`: IP protocol numbers (6, 17, 1). Ports are inclusive, 1..65535. `clients`: whom
+    they are for; None: for those that no other range of the protocol names.
     """
 
     network: IPv4Network
     protocols: frozenset[int] = frozenset({1, 6, 17})
     first_port: int = 1
     last_port: int = 65535
+    clients: IPv6Network | None = None
 
 
+# Ports below are the well-known ones (RFC 4787 REQ-3 keeps the two ranges apart).
+WELL_KNOWN = 1024
 # One byte a port: 0 free, 1 taken. Even and odd ports apart, because parity is preserved and
 # a search for a free one is then a single bytearray.find.
-_WELL_KNOWN = 1024
+
+
+def block_starts(item: PoolRange, size: int) -> range:
+    """The first ports of the blocks of `size` ports that lie wholly in the range, from 1024 on."""
+    first = max(item.first_port, WELL_KNOWN)
+    count = max(0, item.last_port - first + 1) // size
+    return range(first, first + count * size, size)
 
 
 class _Ports:
@@ -68,6 +78,18 @@ class _Ports:
         self.free += 1
 
 
+class PortBlock:
+    """Ports of a pool address that one client has alone; `used` counts its dynamic mappings."""
+
+    __slots__ = ("addr4", "first", "last", "used")
+
+    def __init__(self, addr4: bytes, first: int, last: int) -> None:
+        self.addr4 = addr4
+        self.first = first
+        self.last = last
+        self.used = 0
+
+
 class PortAllocator:
     """Chooses pool4 transport addresses for one protocol (RFC 6146 §3.5.1.1, RFC 6056 §3.3.1).
 
@@ -81,6 +103,7 @@ class PortAllocator:
     ) -> None:
         self._randbelow = randbelow
         self._ports: dict[bytes, _Ports] = {}
+        self._blocks: dict[bytes, set[int]] = {}
         self._nets: list[tuple[int, int]] = []
         self._ranges: list[PoolRange] = [r for r in ranges if protocol in r.protocols]
         seen: set[IPv4Network] = set()
@@ -110,10 +133,8 @@ class PortAllocator:
     def _table(self, addr4: bytes) -> _Ports:
         table = self._ports.get(addr4)
         if table is None:
-            address = IPv4Address(addr4)
-            table = self._ports[addr4] = _Ports(
-                [(r.first_port, r.last_port) for r in self._ranges if address in r.network]
-            )
+            ranges = [(item.first_port, item.last_port) for item in self._at(addr4)]
+            table = self._ports[addr4] = _Ports(ranges)
         return table
 
     def free_ports(self, addr4: bytes) -> int:
@@ -127,10 +148,10 @@ class PortAllocator:
         there are any, every other client port never does.
         """
         table = self._table(addr4)
-        low, high = (1, _WELL_KNOWN - 1) if 0 < wanted < _WELL_KNOWN else (_WELL_KNOWN, 65535)
+        low, high = (1, WELL_KNOWN - 1) if 0 < wanted < WELL_KNOWN else (WELL_KNOWN, 65535)
         attempts = [(low, high)]
         if low == 1:
-            attempts.append((_WELL_KNOWN, 65535))
+            attempts.append((WELL_KNOWN, 65535))
         for low, high in attempts:
             start = low + self._randbelow(high - low + 1)
             for parity in (wanted & 1, 1 - (wanted & 1)):
@@ -138,6 +159,37 @@ class PortAllocator:
                 if port is not None:
                     return port
         return None
+
+    def take_within(self, addr4: bytes, parity: int, first: int, last: int) -> int | None:
+        """A free port of this parity in first..last, from a random start, or None."""
+        start = first + self._randbelow(last - first + 1)
+        return self._table(addr4).take(parity, first, last, start)
+
+    def take_block(self, addr4: bytes, size: int) -> int | None:
+        """The first port of a block that nobody has, from a random start, or None."""
+        taken = self._blocks.setdefault(addr4, set())
+        runs = [block_starts(item, size) for item in self._at(addr4)]
+        if len(taken) >= sum(len(run) for run in runs):
+            return None
+        firsts = [first for run in runs for first in run]
+        start = self._randbelow(len(firsts))
+        for first in (*firsts[start:], *firsts[:start]):
+            if first not in taken:
+                taken.add(first)
+                return first
+        return None
+
+    def release_block(self, addr4: bytes, first: int) -> None:
+        """Gives a block back."""
+        self._blocks[addr4].discard(first)
+
+    def covers(self, addr4: bytes, port: int) -> bool:
+        """Whether the port of the address is in this pool."""
+        return any(item.first_port <= port <= item.last_port for item in self._at(addr4))
+
+    def _at(self, addr4: bytes) -> list[PoolRange]:
+        address = IPv4Address(addr4)
+        return [item for item in self._ranges if address in item.network]
 
     def reserve(self, addr4: bytes, port: int) -> bool:
         """Takes one given port; False when it is taken or not in the pool."""

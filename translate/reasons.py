@@ -15,7 +15,6 @@ class Reason(Enum):
     # What arrived cannot be read.
     MALFORMED = "malformed"
     BAD_LENGTH = "bad-length"
-    BAD_OPTION = "bad-option"
     UNKNOWN_VERSION = "unknown-version"
 
     # Who sent it, or where it wants to go, is refused.
@@ -34,10 +33,13 @@ class Reason(Enum):
     SESSION_LIMIT = "session-limit"
     CLIENT_SESSION_LIMIT = "client-session-limit"
     BIB_LIMIT = "bib-limit"
+    CLIENT_BIB_LIMIT = "client-bib-limit"
+    CLIENT_BLOCK_LIMIT = "client-block-limit"
     CLIENT_LIMIT = "client-limit"
     POOL4_EXHAUSTED = "pool4-exhausted"
     SYN_STORED = "syn-stored"
     SYN_LIMIT = "syn-limit"
+    SYN_TIMEOUT = "syn-timeout"
 
     # RFC 7915 says not to translate it.
     HOP_LIMIT = "hop-limit"
@@ -46,13 +48,18 @@ class Reason(Enum):
     UNKNOWN_PROTOCOL = "unknown-protocol"
     NO_NEXT_HEADER = "no-next-header"
     FRAGMENT = "fragment"
+    FRAGMENT_HELD = "fragment-held"
+    FRAGMENT_LIMIT = "fragment-limit"
+    FRAGMENT_OVERLAP = "fragment-overlap"
+    FRAGMENT_REPEATED = "fragment-repeated"
+    FRAGMENT_TINY = "fragment-tiny"
+    FRAGMENT_LOST = "fragment-lost"
     ICMP_TYPE = "icmp-type"
     ICMP_INNER = "icmp-inner"
     UDP_ZERO_CHECKSUM = "udp-zero-checksum"
     TOO_BIG = "too-big"
 
     # Answered by the translator itself, or meant for nobody.
-    ERROR_RATE = "error-rate"
     HANDLED = "handled"
 
 

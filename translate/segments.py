@@ -94,15 +94,20 @@ def split(packet: Packet) -> list[Packet]:
 
 
 def fragment_ipv6(packet: Packet, size: int, ident: int) -> list[Packet]:
-    """Fragments of an unfragmented IPv6 packet, each at most `size` bytes (RFC 8200 §4.5).
+    """Fragments of an IPv6 packet, each at most `size` bytes (RFC 8200 §4.5).
 
-    `ident`: the 32-bit identification; `size` at least 56.
+    `ident`: the 32-bit identification; `size` at least 56. A packet that is a fragment itself
+    is cut further, and keeps its place in the datagram.
     """
     view = parse_ipv6(packet.data)
+    base, more = 0, False
+    if view.fragment is not None:
+        base, more = view.fragment.offset, view.fragment.more
     room = (size - 48) & ~7
     fragments: list[Packet] = []
     for at in range(0, len(view.payload), room):
         part = view.payload[at : at + room]
+        is_last = at + len(part) >= len(view.payload)
         data = build_ipv6(
             traffic_class=view.traffic_class,
             hop_limit=view.hop_limit,
@@ -110,7 +115,31 @@ def fragment_ipv6(packet: Packet, size: int, ident: int) -> list[Packet]:
             src=view.src,
             dst=view.dst,
             payload=part,
+            fragment=Fragment(base + at, more or not is_last, ident),
+        )
+        fragments.append(Packet(data, link=packet.link))
+    return fragments
+
+
+def fragment_ipv4(packet: Packet, room: int, ident: int) -> list[Packet]:
+    """Fragments of an unfragmented IPv4 packet, each with at most `room` bytes of payload.
+
+    `room` is a multiple of 8 (RFC 791 §3.2), `ident` the 16-bit identification.
+    """
+    view = parse_ipv4(packet.data)
+    fragments: list[Packet] = []
+    for at in range(0, len(view.payload), room):
+        part = view.payload[at : at + room]
+        data = build_ipv4(
+            tos=view.tos,
+            ident=ident,
+            df=False,
             fragment=Fragment(at, at + len(part) < len(view.payload), ident),
+            ttl=view.ttl,
+            protocol=view.protocol,
+            src=view.src,
+            dst=view.dst,
+            payload=part,
         )
         fragments.append(Packet(data, link=packet.link))
     return fragments

@@ -21,21 +21,28 @@ from __future__ import annotations
 
 from translate.checksum import fold, ones_sum, subtract
 from translate.packets import Protocol
+from translate.pool4 import PortBlock
 from translate.tcp_states import State, Timer
 
 SHARDS = 256
 
 
 class Client:
-    """One IPv6 host. `addr4`: its pool address for each protocol (RFC 4787 REQ-2)."""
+    """One IPv6 host. `addr4`: its pool address for each protocol (RFC 4787 REQ-2).
 
-    __slots__ = ("addr4", "addr6", "bibs", "link", "sessions")
+    `bibs`: its BIB entries, `statics` those of them that are static. `blocks`: its port blocks
+    for each protocol, None before the first.
+    """
+
+    __slots__ = ("addr4", "addr6", "bibs", "blocks", "link", "sessions", "statics")
 
     def __init__(self, addr6: bytes, link: bytes) -> None:
         self.addr6 = addr6
         self.link = link
         self.addr4: dict[int, bytes] = {}
         self.bibs = 0
+        self.statics = 0
+        self.blocks: dict[int, list[PortBlock]] | None = None
         self.sessions = 0
 
 

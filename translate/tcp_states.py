@@ -47,7 +47,7 @@ class Timer(IntEnum):
     TCP_INCOMING_SYN = 4
 
 
-FIN, SYN, RST = 0x01, 0x02, 0x04
+FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 
 # A state in which a segment without SYN, FIN or RST changes nothing but restarts TCP_EST:
 # exactly these may be carried by the fast path.
@@ -100,6 +100,11 @@ def event(flags: int, *, from_v6: bool) -> Event:
     if flags & FIN:
         return Event(base + 1)
     return Event(base + 3)
+
+
+def is_syn(flags: int) -> bool:
+    """Whether a segment with these flags opens a connection."""
+    return flags & (SYN | RST) == SYN
 
 
 def step(state: State, seen: Event) -> tuple[State, Timer | None]:

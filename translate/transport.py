@@ -23,6 +23,14 @@ def check_header(protocol: int, payload: bytes) -> None:
         raise Discard(Reason.MALFORMED)
 
 
+def check_first_fragment(protocol: int, payload: bytes) -> None:
+    """Raises Discard unless a first fragment holds the whole transport header (RFC 1858)."""
+    try:
+        check_header(protocol, payload)
+    except Discard:
+        raise Discard(Reason.FRAGMENT_TINY) from None
+
+
 def rewrite(
     protocol: int,
     payload: bytearray,

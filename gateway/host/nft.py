@@ -5,7 +5,14 @@
             type nat hook postrouting priority 100; policy accept;
             ip saddr 192.0.0.6 masquerade
         }
+        chain prerouting {
+            type nat hook prerouting priority -100; policy accept;
+            fib daddr type local tcp dport 80 dnat to 192.0.0.6:80
+        }
     }
+
+The second chain is there when static mappings are: what others send to the port of any of the
+host's own addresses goes to the pool's port. What the host sends to itself does not.
 
 Family ip, so that plain IPv6 gets no connection tracking from us. The table is replaced in one
 transaction (add, delete, add anew): one left by a killed run never shows through and packets
@@ -24,8 +31,8 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Network
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Literal
 
 from pyroute2.netlink.exceptions import NetlinkError
@@ -47,6 +54,7 @@ from gateway.host.plan import HostError
 
 TABLE_PREFIX = "tap64_"
 PRIORITY_SRCNAT = 100
+PRIORITY_DSTNAT = -100
 ANSWER_TIMEOUT = 10.0  # seconds; the kernel answers within the send
 
 _NETLINK_NETFILTER = 12
@@ -55,9 +63,18 @@ _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NLMSG_ERROR = 2
 _HEADER = struct.Struct("=IHHII")
 _ERROR = struct.Struct("=i")
-_HOOK_POSTROUTING = 4
+_HOOK_PREROUTING, _HOOK_POSTROUTING = 0, 4
 _POLICY_ACCEPT = 1
 _SADDR_OFFSET = 12  # bytes into the IPv4 header
+_DPORT_OFFSET = 2  # bytes into the TCP or UDP header
+_NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
+_META_L4PROTO = 16
+_RTN_LOCAL = struct.pack("=I", 2)
+_FIB_F_DADDR = 2
+# NFT_FIB_RESULT_ADDRTYPE is 3; pyroute2 takes the number for flags, whose first two make a 3.
+_FIB_RESULT_ADDRTYPE = frozenset({"NFT_FIB_RESULT_UNSPEC", "NFT_FIB_RESULT_OIF"})
+_NAT_DNAT = 1
+_PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 
 _NO_NFT = (
     "this kernel lacks nftables or its masquerade (modprobe nf_tables nft_chain_nat nft_masq);"
@@ -67,10 +84,14 @@ _NO_NFT = (
 
 @dataclass(frozen=True, slots=True)
 class Masquerade:
-    """The table for one device; `pool4` are networks without host bits."""
+    """The table for one device; `pool4` are networks without host bits.
+
+    `forwards`: pool ports that the same port of the host leads to, `tcp 192.0.0.6:80`.
+    """
 
     device: str
     pool4: list[str]
+    forwards: list[str] = field(default_factory=list)
     kind: Literal["masquerade"] = "masquerade"
 
     @property
@@ -82,21 +103,30 @@ class Masquerade:
         return TABLE_PREFIX + self.device
 
     def describe(self) -> str:
-        return f"add nftables table ip {self.table}: masquerade {', '.join(self.pool4)}"
+        text = f"add nftables table ip {self.table}: masquerade {', '.join(self.pool4)}"
+        if self.forwards:
+            text += f", forward this host's ports to {', '.join(self.forwards)}"
+        return text
 
     def apply(self) -> None:
         remedies = {errno.EOPNOTSUPP: _NO_NFT, errno.ENOENT: _NO_NFT, errno.ENOPROTOOPT: _NO_NFT}
         remedies[errno.EPROTONOSUPPORT] = _NO_NFT
         with explaining(f"add nftables table {self.table}", remedies):
-            _transact(
-                [
-                    _table(NFT_MSG_NEWTABLE, self.table, _NLM_F_CREATE),
-                    _table(NFT_MSG_DELTABLE, self.table),
-                    _table(NFT_MSG_NEWTABLE, self.table, _NLM_F_CREATE),
-                    _chain(self.table),
-                    *(_rule(self.table, IPv4Network(network)) for network in self.pool4),
-                ]
-            )
+            messages = [
+                _table(NFT_MSG_NEWTABLE, self.table, _NLM_F_CREATE),
+                _table(NFT_MSG_DELTABLE, self.table),
+                _table(NFT_MSG_NEWTABLE, self.table, _NLM_F_CREATE),
+                _chain(self.table, "postrouting", _HOOK_POSTROUTING, PRIORITY_SRCNAT),
+            ]
+            for network in self.pool4:
+                masquerade = [*source_expressions(IPv4Network(network)), genex("masq", {})]
+                messages.append(_rule(self.table, "postrouting", masquerade))
+            if self.forwards:
+                hook = (_HOOK_PREROUTING, PRIORITY_DSTNAT)
+                messages.append(_chain(self.table, "prerouting", *hook))
+            for forward in self.forwards:
+                messages.append(_rule(self.table, "prerouting", _forward_expressions(forward)))
+            _transact(messages)
 
     def undo(self) -> str | None:
         return delete_table(self.table)
@@ -129,7 +159,10 @@ def source_expressions(network: IPv4Network) -> list[Any]:
     """The expressions of `ip saddr NETWORK`."""
     mask = network.netmask.packed
     match = [
-        genex("payload", {"dreg": 1, "base": 1, "offset": _SADDR_OFFSET, "len": 4}),
+        genex(
+            "payload",
+            {"dreg": 1, "base": _NETWORK_HEADER, "offset": _SADDR_OFFSET, "len": 4},
+        ),
     ]
     if network.prefixlen < 32:
         match.append(
@@ -138,8 +171,33 @@ def source_expressions(network: IPv4Network) -> list[Any]:
                 {"sreg": 1, "dreg": 1, "len": 4, "mask": _data(mask), "xor": _data(bytes(4))},
             )
         )
-    match.append(genex("cmp", {"sreg": 1, "op": 0, "data": _data(network.network_address.packed)}))
+    match.append(_equal(network.network_address.packed))
     return match
+
+
+def _forward_expressions(forward: str) -> list[Any]:
+    """`fib daddr type local PROTOCOL dport PORT dnat to ADDRESS:PORT`."""
+    protocol, _, where = forward.partition(" ")
+    address, _, port_text = where.partition(":")
+    port = int(port_text).to_bytes(2, "big")
+    fib = {"dreg": 1, "result": _FIB_RESULT_ADDRTYPE, "flags": _FIB_F_DADDR}
+    dport = {"dreg": 1, "base": _TRANSPORT_HEADER, "offset": _DPORT_OFFSET, "len": 2}
+    target = {"type": _NAT_DNAT, "family": socket.AF_INET, "reg_addr_min": 1, "reg_proto_min": 2}
+    return [
+        genex("fib", fib),
+        _equal(_RTN_LOCAL),
+        genex("meta", {"key": _META_L4PROTO, "dreg": 1}),
+        _equal(bytes((_PROTOCOLS[protocol],))),
+        genex("payload", dport),
+        _equal(port),
+        genex("immediate", {"dreg": 1, "data": _data(IPv4Address(address).packed)}),
+        genex("immediate", {"dreg": 2, "data": _data(port)}),
+        genex("nat", target),
+    ]
+
+
+def _equal(value: bytes) -> Any:
+    return genex("cmp", {"sreg": 1, "op": 0, "data": _data(value)})
 
 
 def _data(value: bytes) -> dict[str, Any]:
@@ -150,28 +208,28 @@ def _table(message_type: int, name: str, flags: int = 0) -> Any:
     return _message(nft_table_msg, message_type, flags, name=name)
 
 
-def _chain(table: str) -> Any:
-    hook = [("NFTA_HOOK_HOOKNUM", _HOOK_POSTROUTING), ("NFTA_HOOK_PRIORITY", PRIORITY_SRCNAT)]
+def _chain(table: str, name: str, hook_number: int, priority: int) -> Any:
+    hook = [("NFTA_HOOK_HOOKNUM", hook_number), ("NFTA_HOOK_PRIORITY", priority)]
     return _message(
         nft_chain_msg,
         NFT_MSG_NEWCHAIN,
         _NLM_F_CREATE,
         table=table,
-        name="postrouting",
+        name=name,
         hook={"attrs": hook},
         policy=_POLICY_ACCEPT,
         type="nat",
     )
 
 
-def _rule(table: str, network: IPv4Network) -> Any:
+def _rule(table: str, chain: str, expressions: list[Any]) -> Any:
     return _message(
         nft_rule_msg,
         NFT_MSG_NEWRULE,
         _NLM_F_CREATE | _NLM_F_APPEND,
         table=table,
-        chain="postrouting",
-        expressions=[*source_expressions(network), genex("masq", {})],
+        chain=chain,
+        expressions=expressions,
     )
 
 

@@ -48,6 +48,7 @@ __all__ = [
     "Plan",
     "device_mac",
     "layer3_device",
+    "masquerade_of",
     "plan_host",
     "preflight",
     "undo_leftovers",
@@ -73,6 +74,11 @@ def device_mac(name: str) -> bytes:
     """The 6 bytes of the device's MAC, empty when it has none (tun). Raises HostError."""
     with explaining(f"look at {name}"), IPRoute() as ipr:
         return _find(ipr, name).mac
+
+
+def masquerade_of(spec: HostSpec) -> Masquerade:
+    """The nftables table for this wish; `apply` puts it in place of the one that is there."""
+    return Masquerade(spec.tap, [str(network) for network in spec.pool4], spec.forwards)
 
 
 def plan_host(spec: HostSpec, *, dry_run: bool = False, log: Log | None = None) -> Plan:
@@ -210,9 +216,8 @@ class _Wanted:
         if self._spec.kind == "tap":
             yield from self._neighbours()
         if self._spec.masquerade and self._spec.pool4:
-            pool4 = [str(network) for network in self._spec.pool4]
             # Replaced in one transaction whatever is there: the name is ours alone.
-            yield from self._unless(False, Masquerade(self._spec.tap, pool4))
+            yield from self._unless(False, masquerade_of(self._spec))
         networks: list[IPv4Network | IPv6Network] = [*self._spec.pool4, *self._spec.prefixes]
         for network in networks:
             yield from self._route(network)

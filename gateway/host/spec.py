@@ -12,7 +12,8 @@ from gateway.tap import Kind
 class HostSpec:
     """The wish. `gateway_mac`: 6 bytes, of the gateway's own end; unused for a tun.
 
-    `mtu` in bytes of IP packet; `pool4` are networks without host bits.
+    `mtu` in bytes of IP packet; `pool4` are networks without host bits. `forwards`: pool ports
+    that the same port of the host leads to, `tcp 192.0.0.6:80`; needs `masquerade`.
     """
 
     tap: str
@@ -23,3 +24,4 @@ class HostSpec:
     pool4: list[IPv4Network] = field(default_factory=list)
     masquerade: bool = True
     run_dir: str = "/run/tap64"
+    forwards: list[str] = field(default_factory=list)

@@ -21,7 +21,7 @@ from gateway.config import (
 )
 from translate.addresses import Layout
 from translate.pool4 import PoolRange
-from translate.settings import Filtering, Limits, Timeouts
+from translate.settings import Filtering, Limits, Timeouts, ZeroChecksum
 
 SHIPPED = Path(__file__).parents[2] / "conf" / "gateway.toml"
 SOURCE6 = bytes(range(16))
@@ -199,6 +199,7 @@ def test_settings_carry_every_key():
             "prefix": "2001:db8::/32",
             "pool4": "198.51.100.8/29 tcp 1024-2047",
             "icmp4_source": "198.51.100.1",
+            "icmp4_error_pool": ["198.51.100.16/28", "203.0.113.7"],
             "deny4": ["10.0.0.0/8"],
             "wkp_strict": False,
             "filtering": "address-dependent",
@@ -215,8 +216,19 @@ def test_settings_carry_every_key():
             "limits.bib": 8,
             "limits.clients": 9,
             "limits.stored_syns": 0,
+            "timeouts.fragment_min": 2.5,
+            "limits.fragments": 13,
+            "limits.fragments_per_client": 14,
+            "limits.fragment_bytes": 65536,
+            "udp_zero_checksum": "reject",
+            "tos": 0,
+            "traffic_class": 184,
             "limits.icmp_errors_per_second": 0.5,
             "limits.icmp_errors_burst": 12,
+            "limits.bib_per_client": 13,
+            "static": "tcp 198.51.100.8:1024 -> [2001:db9::5]:80",
+            "port_block_size": 128,
+            "port_blocks_per_client": 3,
         },
     )
     settings = to_settings(config, icmp6_source=SOURCE6)
@@ -226,12 +238,32 @@ def test_settings_carry_every_key():
     )
     assert settings.icmp6_source == SOURCE6
     assert settings.icmp4_source == IPv4Address("198.51.100.1").packed
+    assert settings.icmp4_error_pool == (
+        IPv4Network("198.51.100.16/28"),
+        IPv4Network("203.0.113.7/32"),
+    )
     assert settings.deny4 == (IPv4Network("10.0.0.0/8"),)
     assert settings.wkp_strict is False
     assert settings.filtering is Filtering.ADDRESS_DEPENDENT
     assert (settings.mtu, settings.lowest_ipv6_mtu, settings.mss_clamp) == (1400, 1300, 1200)
-    assert settings.timeouts == Timeouts(1, 2, 3, 4, 5.5)
-    assert settings.limits == Limits(6, 7, 8, 9, 0, 0.5, 12)
+    assert settings.timeouts == Timeouts(1, 2, 3, 4, 5.5, 2.5)
+    assert settings.limits == Limits(
+        sessions=6,
+        sessions_per_client=7,
+        bib=8,
+        bib_per_client=13,
+        clients=9,
+        stored_syns=0,
+        icmp_errors_per_second=0.5,
+        icmp_errors_burst=12,
+        fragments=13,
+        fragments_per_client=14,
+        fragment_bytes=65536,
+    )
+    assert settings.udp_zero_checksum is ZeroChecksum.REJECT
+    assert (settings.tos, settings.traffic_class) == (0, 184)
+    assert settings.static == config.static != ()
+    assert (settings.port_block_size, settings.port_blocks_per_client) == (128, 3)
 
 
 @pytest.mark.parametrize(("value", "expected"), [("auto", None), ("off", 0), (1220, 1220)])
@@ -419,6 +451,10 @@ MISTAKES = [
     ("icmp4_source", "127.0.0.1", "is loopback (127.0.0.0/8), no source"),
     ("icmp4_source", "2001:db8::1", "is no IPv4 address"),
     ("icmp4_source", 5, "5 is no IPv4 address"),
+    ("icmp4_error_pool", "127.0.0.0/24", "overlaps 127.0.0.0/8 (loopback), no source"),
+    ("icmp4_error_pool", ["192.0.2.0/24", "0.0.0.0/0"], "0.0.0.0/0 overlaps 0.0.0.0/8"),
+    ("icmp4_error_pool", "2001:db8::/32", "is not IPv4"),
+    ("icmp4_error_pool", 5, "5 is an integer; give an IPv4 prefix"),
     ("run_dir", "run", "is no absolute path"),
     ("run_dir", "/", "is no absolute path"),
     ("run_dir", "", "is no absolute path"),
@@ -567,6 +603,7 @@ def test_changed_keys():
 
 def test_reloadable_keys():
     fixed = {
+        "deterministic",
         "device",
         "icmp4_source",
         "icmp6_source",
@@ -575,6 +612,7 @@ def test_reloadable_keys():
         "mtu",
         "offload",
         "pool4",
+        "port_block_size",
         "prefix",
         "run_dir",
         "tap",

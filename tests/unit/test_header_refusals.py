@@ -152,12 +152,17 @@ def test_rfc6146_3_4_another_protocol_from_ipv6_is_port_unreachable(bench, proto
     assert (out.dst, out.payload.type, out.payload.code) == (CLIENT, 1, 4)
 
 
-@pytest.mark.parametrize("protocol", [2, 4, 33, 41, 47, 50, 51, 58, 132, 255])
+@pytest.mark.parametrize("protocol", [4, 33, 41, 47, 50, 51, 58, 132, 255])
 def test_rfc6146_3_4_another_protocol_from_ipv4_is_protocol_unreachable(bench, port, protocol):
     packet = IP(src=SERVER, dst=POOL, proto=protocol) / Raw(bytes(40))
     (answer,) = bench.refused(packet, Reason.UNKNOWN_PROTOCOL)
     out = read(answer.data)
     assert (out.src, out.dst, out.payload.type, out.payload.code) == (POOL, SERVER, 3, 2)
+
+
+def test_rfc7915_4_2_igmp_is_dropped_in_silence(bench, port):
+    packet = IP(src=SERVER, dst=POOL, proto=2) / Raw(bytes(40))
+    assert bench.refused(packet, Reason.ICMP_TYPE) == []
 
 
 @pytest.mark.parametrize("behind", [b"", b"ignored"])

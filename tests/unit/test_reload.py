@@ -43,6 +43,8 @@ FIXED = {
     "icmp6_source": '"fd00::1"',
     "icmp4_source": '"198.51.100.1"',
     "run_dir": '"/run/other"',
+    "port_block_size": "256",
+    "deterministic": '"2001:db8::/56 by 64"',
 }
 
 
@@ -116,6 +118,12 @@ def lines() -> Iterator[Lines]:
         ("mss_clamp = 'off'", "mss_clamp", "mss_clamp", 0),
         ("wkp_strict = false", "wkp_strict", "wkp_strict", False),
         ("lowest_ipv6_mtu = 1400", "lowest_ipv6_mtu", "lowest_ipv6_mtu", 1400),
+        (
+            "icmp4_error_pool = '192.0.2.0/28'",
+            "icmp4_error_pool",
+            "icmp4_error_pool",
+            (IPv4Network("192.0.2.0/28"),),
+        ),
     ],
 )
 def test_settings_are_taken_over(path, lines, text, key, read, value):

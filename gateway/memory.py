@@ -1,0 +1,7 @@
+"""draft"""
+import gc
+
+
+def settle() -> None:
+    gc.collect()
+    gc.freeze()

@@ -1,0 +1,61 @@
+"""Runs the fuzzer for a while, from the seeds of tests/fuzz/seeds.py and findings replayed.
+
+    python -m tests.fuzz [--seconds N] [--directory DIR]
+
+Needs atheris (pip install -e '.[fuzz]'). Everything that is written, the corpus and the inputs
+that break something, goes to a directory outside the repository, whose name is printed; copy a
+finding to tests/fuzz/regressions/ when it is repaired. Exits non-zero after a finding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+REGRESSIONS = Path(__file__).parent / "regressions"
+
+
+def main() -> None:
+    """Parses the arguments and fuzzes."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
+    parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--directory", type=Path, help="for corpus and findings; kept")
+    arguments = parser.parse_args()
+    try:
+        import atheris
+    except ImportError:
+        sys.exit("fuzz: atheris is missing: pip install -e '.[fuzz]'")
+    # The checker is not instrumented: its branches are not what is to be covered.
+    with atheris.instrument_imports(include=["translate"]):
+        import translate.nat64  # noqa: F401
+    from tests.fuzz.scenario import HEADER_SIZE, MAX_RECORDS, RECORD_SIZE, run
+    from tests.fuzz.seeds import write
+
+    directory = arguments.directory or Path(tempfile.mkdtemp(prefix="tap64-fuzz-"))
+    corpus, findings = directory / "corpus", directory / "findings"
+    write(corpus)
+    for path in REGRESSIONS.iterdir():
+        if path.suffix != ".md":
+            shutil.copy(path, corpus)
+    findings.mkdir(parents=True, exist_ok=True)
+    print(f"fuzz: corpus and findings are in {directory}", flush=True)
+    atheris.Setup(
+        [
+            "tests.fuzz",
+            str(corpus),
+            f"-artifact_prefix={findings}/",
+            f"-max_total_time={arguments.seconds}",
+            f"-max_len={HEADER_SIZE + MAX_RECORDS * RECORD_SIZE}",
+            "-timeout=20",
+            "-print_final_stats=1",
+        ],
+        run,
+    )
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""Fragments of either family (RFC 6146 §3.4, RFC 7915 §4.1.1, §5.1.1).
+
+Theory of operation. Only the first fragment of a datagram names the ports, so it decides what
+happens to all of them. Once it has been translated its session is remembered under the
+datagram's identification and the others follow one by one, in whatever order they come; those
+that came before it wait. Two kinds have to be whole before anything can be said about them:
+ICMP, whose IPv6 checksum covers the length of the whole, and UDP without a checksum from IPv4,
+which IPv6 needs computed. They wait until the last piece is there.
+
+What waits is limited in number, bytes, time and for each sender. A datagram whose pieces
+overlap is given up altogether (RFC 5722 §4), and so is one whose first fragment does not hold
+the whole transport header (RFC 1858): both are ways past a firewall. An exact repetition of a
+piece is dropped alone.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from translate.packets import Fragment, IPv4View, IPv6View
+from translate.reasons import Discard, Reason
+from translate.sessions import Session
+from translate.settings import Limits
+
+View = TypeVar("View", IPv4View, IPv6View)
+
+_MAX_DATAGRAM = 65535
+# Pieces of one datagram: a path with an MTU of 296 bytes makes 240 of the largest.
+_MAX_PIECES = 512
+# Bookkeeping for one held fragment besides its bytes, roughly.
+_OVERHEAD = 200
+
+
+@dataclass(slots=True)
+class Datagram(Generic[View]):
+    """What is known of one fragmented datagram.
+
+    `session`: where its pieces go, once the first has been translated. `dead`: why all of its
+    pieces are dropped, once they are. `shift`: bytes of extension headers inside the first
+    fragment, by which the offsets of the others shrink. `held`: pieces that wait.
+    """
+
+    key: bytes
+    sender: bytes
+    born: float
+    session: Session | None = None
+    dead: Reason | None = None
+    shift: int = 0
+    is_whole: bool = False
+    end: int | None = None
+    covered: int = 0
+    pieces: list[tuple[int, int]] = field(default_factory=list)
+    held: list[View] = field(default_factory=list)
+    held_bytes: int = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every byte has been seen."""
+        return self.end is not None and self.covered == self.end
+
+
+class FragmentTable(Generic[View]):
+    """The datagrams of one family that have been seen in part."""
+
+    def __init__(self, limits: Limits, lifetime: float) -> None:
+        self._datagrams: OrderedDict[bytes, Datagram[View]] = OrderedDict()
+        self._bytes = 0
+        self._senders: dict[bytes, int] = {}
+        self.configure(limits, lifetime)
+
+    def configure(self, limits: Limits, lifetime: float) -> None:
+        """Takes over limits, and the lifetime in seconds (FRAGMENT_MIN, RFC 6146 §4)."""
+        self._limits = limits
+        self._lifetime = lifetime
+
+    def __len__(self) -> int:
+        return len(self._datagrams)
+
+    def add(self, key: bytes, sender: bytes, view: View, now: float) -> Datagram[View]:
+        """Notes one more piece; the datagram it belongs to. Raises Discard.
+
+        `key` identifies the datagram, `sender` whoever is to be charged for it.
+        """
+        piece = view.fragment
+        assert piece is not None
+        datagram = self._datagrams.get(key)
+        if datagram is None:
+            datagram = self._new(key, sender, now)
+        if datagram.dead is not None:
+            raise Discard(datagram.dead)
+        self._note(datagram, piece, len(view.payload))
+        return datagram
+
+    def _new(self, key: bytes, sender: bytes, now: float) -> Datagram[View]:
+        limits = self._limits
+        if len(self._datagrams) >= limits.fragments:
+            raise Discard(Reason.FRAGMENT_LIMIT)
+        if self._senders.get(sender, 0) >= limits.fragments_per_client:
+            raise Discard(Reason.FRAGMENT_LIMIT)
+        datagram: Datagram[View] = Datagram(key, sender, now)
+        self._datagrams[key] = datagram
+        self._senders[sender] = self._senders.get(sender, 0) + 1
+        return datagram
+
+    def _note(self, datagram: Datagram[View], piece: Fragment, length: int) -> None:
+        start, stop = piece.offset, piece.offset + length
+        if (start, stop) in datagram.pieces:
+            raise Discard(Reason.FRAGMENT_REPEATED)
+        overlaps = any(start < other[1] and other[0] < stop for other in datagram.pieces)
+        end = datagram.end
+        beyond = end is not None and (stop > end or not piece.more)
+        if not piece.more and any(other[1] > stop for other in datagram.pieces):
+            beyond = True
+        if len(datagram.pieces) >= _MAX_PIECES:
+            raise Discard(self.give_up(datagram, Reason.FRAGMENT_LIMIT))
+        if overlaps or beyond or stop > _MAX_DATAGRAM or length == 0:
+            raise Discard(self.give_up(datagram, Reason.FRAGMENT_OVERLAP))
+        datagram.pieces.append((start, stop))
+        datagram.covered += length
+        if not piece.more:
+            datagram.end = stop
+
+    def hold(self, datagram: Datagram[View], view: View) -> None:
+        """Keeps a piece until the first, or all, are there. Raises Discard at a limit."""
+        size = len(view.payload) + _OVERHEAD
+        if self._bytes + size > self._limits.fragment_bytes:
+            raise Discard(self.give_up(datagram, Reason.FRAGMENT_LIMIT))
+        datagram.held.append(view)
+        datagram.held_bytes += size
+        self._bytes += size
+
+    def release(self, datagram: Datagram[View]) -> list[View]:
+        """The pieces that waited, which wait no more."""
+        held = datagram.held
+        self._bytes -= datagram.held_bytes
+        datagram.held, datagram.held_bytes = [], 0
+        return held
+
+    def give_up(self, datagram: Datagram[View], reason: Reason) -> Reason:
+        """Drops the datagram's pieces, those that wait and those to come; returns `reason`."""
+        self.release(datagram)
+        datagram.dead = reason
+        datagram.session = None
+        return reason
+
+    def forget(self, datagram: Datagram[View]) -> None:
+        """Removes a datagram that is complete."""
+        self.release(datagram)
+        del self._datagrams[datagram.key]
+        count = self._senders[datagram.sender] - 1
+        if count:
+            self._senders[datagram.sender] = count
+        else:
+            del self._senders[datagram.sender]
+
+    def deadline(self) -> float | None:
+        """When the oldest datagram is given up, or None when there is none."""
+        for datagram in self._datagrams.values():
+            return datagram.born + self._lifetime
+        return None
+
+    def expire(self, now: float) -> int:
+        """Removes what is older than the lifetime; how many pieces had waited in vain."""
+        lost = 0
+        while self._datagrams:
+            datagram = next(iter(self._datagrams.values()))
+            if datagram.born + self._lifetime > now:
+                break
+            lost += len(datagram.held)
+            self.forget(datagram)
+        return lost
+
+
+def reassemble(views: list[View]) -> bytes:
+    """The payload of a complete datagram from all of its pieces, in any order."""
+    return b"".join(view.payload for view in sorted(views, key=_offset))
+
+
+def _offset(view: IPv4View | IPv6View) -> int:
+    return view.fragment.offset if view.fragment is not None else 0
