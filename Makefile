@@ -16,6 +16,9 @@ export DEBIAN_FRONTEND := noninteractive
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 VENV := .venv
 BIN := $(VENV)/bin
+# Without atheris, which has no wheels for every machine, the same inputs are mutated blindly.
+FUZZ = $(BIN)/python -B -m tests.fuzz \
+    $$($(BIN)/python -c 'import atheris' 2>/dev/null || echo --unguided)
 
 # The Python that makes .venv: the first of these that is 3.11 or newer and can make one.
 PYTHONS ?= python3 python3.13 python3.12 python3.11 /usr/bin/python3
@@ -85,11 +88,11 @@ need_tun() {
 }
 endef
 
-.PHONY: help venv packages run test unit e2e lint demo bench clean
+.PHONY: help venv packages run test unit e2e fuzz fuzz-short lint demo bench bench-scale clean
 
 help: ## print this list
-	@sed -n 's/^\([a-z0-9]*\):[^#]*## /\1#/p' Makefile | while IFS='#' read -r name text; do
-	    printf '  make %-9s %s\n' "$$name" "$$text"
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1#/p' Makefile | while IFS='#' read -r name text; do
+	    printf '  make %-11s %s\n' "$$name" "$$text"
 	done
 
 # What `run` needs. A changed pyproject.toml installs again.
@@ -104,6 +107,10 @@ $(VENV)/test.stamp: pyproject.toml
 	make_venv
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $(VENV)/run.stamp $@
+
+$(VENV)/fuzz.stamp: $(VENV)/test.stamp
+	@$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	touch $@
 
 venv: $(VENV)/test.stamp ## make .venv with the program (editable) and the tools of the tests
 
@@ -127,7 +134,7 @@ run: $(VENV)/run.stamp ## install what is missing, then run the gateway as root:
 	need_tun
 	exec $(SUDO) $(BIN)/gateway $(ARGS)
 
-test: packages lint ## everything: lint, types, then unit, property, host and end-to-end tests (as root)
+test: packages lint fuzz-short ## everything: lint, types, fuzzing for 30 s, then unit, property, host and end-to-end tests (as root)
 	@$(SHELL_FUNCTIONS)
 	need_tun
 	$(SUDO) $(BIN)/python -B -m pytest -p no:cacheprovider $(ARGS)
@@ -139,6 +146,12 @@ e2e: packages $(VENV)/test.stamp ## only the tests on a real kernel, in network 
 	@$(SHELL_FUNCTIONS)
 	need_tun
 	$(SUDO) $(BIN)/python -B -m pytest -p no:cacheprovider tests/host tests/e2e $(ARGS)
+
+fuzz: $(VENV)/fuzz.stamp ## the coverage-guided fuzzer for ten minutes; findings go to a directory that it prints
+	@$(FUZZ) --seconds 600 $(ARGS)
+
+fuzz-short: $(VENV)/fuzz.stamp ## the same for 30 seconds
+	@$(FUZZ) --seconds 30
 
 lint: $(VENV)/test.stamp ## ruff (format and rules), mypy --strict, import-linter
 	@$(BIN)/ruff format --check .
@@ -155,6 +168,9 @@ bench: packages $(VENV)/test.stamp ## plain forwarding, TAYGA and the gateway in
 	@$(SHELL_FUNCTIONS)
 	need_tun
 	$(SUDO) $(BIN)/python -B -m tests.bench $(ARGS)
+
+bench-scale: $(VENV)/test.stamp ## a million sessions on one core: memory, speed, pauses against targets
+	@$(BIN)/python -B -m tests.bench.scale $(ARGS)
 
 clean: ## remove .venv, caches and build products (not what was installed with apt)
 	@$(SUDO) rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis \

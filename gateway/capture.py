@@ -34,6 +34,7 @@ from gateway.capture_file import (
     CaptureError,
     CutShort,
     PacketWriter,
+    Record,
     ip_packet,
     read_records,
 )
@@ -50,6 +51,8 @@ STANDARD_STREAM = Path("-")
 STAND_IN_SOURCE6 = IPv6Address("2001:db8::64")
 
 _SECOND = 10**9  # nanoseconds
+# Answered, or waits for the rest of its datagram.
+_NO_LOSS = frozenset({Reason.HANDLED, Reason.FRAGMENT_HELD})
 _EXPIRE_LOOKS = 10_000
 _SHOW_EVERY = 0.5  # seconds
 _SHOW_LOOKS = 512  # packets between two looks at the clock
@@ -90,20 +93,22 @@ class Translation:
         self._write = write
         self._now_ns = 0
 
-    def take(self, link_type: int, frame: bytes, *, truncated: bool, time_ns: int) -> None:
-        """Handles one frame of the capture; `truncated`: it was longer on the wire."""
+    def take(self, record: Record) -> None:
+        """Handles one frame of the capture."""
         tally = self.tally
         tally.read += 1
-        self._advance(time_ns)
-        if link_type not in LINK_TYPES:
-            tally.link_types.add(link_type)
-        data = ip_packet(link_type, frame) if link_type in LINK_TYPES else None
+        self._advance(record.time_ns)
+        data = None
+        if record.link_type in LINK_TYPES:
+            data = ip_packet(record.link_type, record.data)
+        else:
+            tally.link_types.add(record.link_type)
         if data is None:
             tally.not_ip += 1
-        elif truncated:
+        elif record.truncated:
             tally.truncated += 1
         else:
-            self._translate(data, time_ns)
+            self._translate(data, record.time_ns)
 
     def _advance(self, time_ns: int) -> None:
         """Moves the clock, and ends what is due at each full second on the way."""
@@ -170,13 +175,14 @@ class Translation:
         discards = {
             reason.value: count
             for reason, count in self.nat.counters.items()
-            if count and reason is not Reason.HANDLED
+            if count and reason not in _NO_LOSS
         }
         return [
             f"read {tally.read}: {tally.from_v6} IPv6, {tally.from_v4} IPv4",
             f"passed over {_listed(passed)}",
             f"translated {_listed(translated, empty=('v6 to v4', 'v4 to v6'))}",
             f"own packets {_listed(own)}",
+            f"held fragments {self.nat.counters[Reason.FRAGMENT_HELD]}",
             f"discarded {_listed(discards)}",
             f"written {tally.written}",
             f"left: sessions {state.session_count}, bib {state.bib_count},"
@@ -235,7 +241,9 @@ def _translate_file(path_in: Path, path_out: Path, config: Config, seed: int) ->
 
         translation = Translation(config, seed, write)
         with _told_of(path_in, "read"), _progress(stream_in, translation.tally) as show:
-            _feed(translation, stream_in, path_in, show)
+            for record in _records(stream_in, path_in):
+                translation.take(record)
+                show()
         with _told_of(path_out, "write"):
             stream_out.flush()
     for number in sorted(translation.tally.link_types):
@@ -244,13 +252,10 @@ def _translate_file(path_in: Path, path_out: Path, config: Config, seed: int) ->
         log.always(line)
 
 
-def _feed(translation: Translation, stream: BinaryIO, path: Path, show: Callable[[], None]) -> None:
+def _records(stream: BinaryIO, path: Path) -> Iterator[Record]:
+    """The records of the file; says where it ends early, and names it where it is damaged."""
     try:
-        for record in read_records(stream):
-            translation.take(
-                record.link_type, record.data, truncated=record.truncated, time_ns=record.time_ns
-            )
-            show()
+        yield from read_records(stream)
     except CutShort as error:
         _log.warning("%s: %s", path, error)
     except CaptureError as error:

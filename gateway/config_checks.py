@@ -79,7 +79,7 @@ def _static_faults(config: Config) -> Iterator[Fault]:
                     f" the address of an IPv6 host is right",
                 )
         other = forwarded.setdefault((entry.protocol, entry.key4[4:]), entry)
-        if config.masquerades and other is not entry and other.key4 != entry.key4:
+        if config.masquerades and other is not entry:
             yield Fault(
                 ("static", "masquerade", "pool4"),
                 f"{shown(show_static(other))} and {text} want the same port of this host, whose"

@@ -398,16 +398,18 @@ def parse_icmp4_source(value: Any) -> Literal["auto"] | IPv4Address:
 
 def parse_icmp4_error_pool(value: Any) -> tuple[IPv4Network, ...]:
     """The key `icmp4_error_pool`: prefixes of addresses that routers forward as a source."""
-    parsed = parse_items(value, "an IPv4 prefix", '"198.51.100.0/28"', parse_network4)
-    faults = [
-        f"{network} overlaps {reserved} ({what}), no source that routers forward; take others"
-        for network in parsed
-        for reserved, what in _NO_POOL_HERE.items()
-        if network.overlaps(reserved)
-    ]
-    if faults:
-        raise BadValue(*faults)
-    return tuple(parsed)
+    return tuple(parse_items(value, "an IPv4 prefix", '"198.51.100.0/28"', _parse_source4))
+
+
+def _parse_source4(text: str) -> IPv4Network:
+    network = parse_network4(text)
+    for reserved, what in _NO_POOL_HERE.items():
+        if network.overlaps(reserved):
+            raise BadValue(
+                f"{network} overlaps {reserved} ({what}), no source that routers forward; "
+                f"take others"
+            )
+    return network
 
 
 def parse_run_dir(value: Any) -> str:

@@ -8,34 +8,37 @@ SIGHUP re-reads the configuration, SIGUSR1 logs the state.
 
 from __future__ import annotations
 
-import gc
 import logging
 import secrets
 import signal
 import time
 from collections.abc import AsyncIterator
 from functools import partial
+from ipaddress import IPv4Address, IPv6Address
 
 import trio
 
 from gateway import config as configuration
-from gateway import log
+from gateway import log, memory
 from gateway.clients import Clients
 from gateway.config_checks import find_faults
 from gateway.config_model import Config
+from gateway.config_values import PROTOCOLS
 from gateway.data_plane import DataPlane, DeviceGone
 from gateway.frames import FrameFormat
 from gateway.host.addresses import global_address6
+from gateway.host.checks import conntrack_drops
 from gateway.host.journal import Journal
 from gateway.host.plan import HostError, Plan
 from gateway.host.ra_guard import RaGuard
-from gateway.host.setup import device_mac, layer3_device, plan_host
+from gateway.host.setup import device_mac, layer3_device, masquerade_of, plan_host
 from gateway.host_wish import find_obstacles, host_spec
 from gateway.neighbours import Neighbours
 from gateway.options import Options
 from gateway.route_query import RouteQuery
 from gateway.status import Status, format_counters, format_status
 from gateway.tap import accept_only, close_device, open_device
+from translate.client_ports import BlockEvent
 from translate.datagram_trains import can_form
 from translate.nat64 import Nat64
 from translate.reasons import Reason
@@ -43,7 +46,9 @@ from translate.reasons import Reason
 _log = logging.getLogger("gateway")
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+_PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 _HOUSEKEEPING_EVERY = 1.0  # seconds
+_COMPLAIN_EVERY = 60.0  # seconds
 
 
 class Service:
@@ -132,6 +137,7 @@ class Service:
             randbelow=secrets.SystemRandom().randrange,
             admit=self._admit,
             path_mtu=self._path_mtu,
+            on_block=_log_block,
         )
         neighbours = None
         if own_mac:
@@ -160,10 +166,9 @@ class Service:
                 await nursery.start(guard.run)
                 nursery.start_soon(self._plane.run)
                 nursery.start_soon(self._keep_house)
+                nursery.start_soon(memory.collect_while_few, self._entries)
                 self._running = True
-                # What start-up made stays; the collector need not look at it again.
-                gc.collect()
-                gc.freeze()
+                memory.settle()
                 _log.info("ready: %s", self._summary())
                 async for number in signals:
                     if number in (signal.SIGTERM, signal.SIGINT):
@@ -218,21 +223,48 @@ class Service:
         self._config = mixed
         log.set_up(self._config.log_level)
         self._clients = self._make_clients(query, l3_device)
+        displaced = self._translator.state.displaced
         self._translator.configure(
             configuration.to_settings(self._config, icmp6_source=self._icmp6_source)
         )
+        displaced = self._translator.state.displaced - displaced
+        if displaced:
+            _log.warning("static: mappings of clients that were ended to make way: %d", displaced)
+        if "static" in taken:
+            self._forward_ports()
         self._plane.configure()
         for key in fixed:
             _log.warning("%s cannot change while the gateway runs: restart it for that", key)
         _log.info("re-read: %s", ", ".join(taken) if taken else "nothing has changed")
+
+    def _forward_ports(self) -> None:
+        """Behind the masquerade: replaces our nftables table, in one transaction."""
+        spec = host_spec(self._config, self._name)
+        if spec.masquerade:
+            try:
+                masquerade_of(spec).apply()
+            except HostError as error:
+                _log.error("static: this host's ports are forwarded as before: %s", error)
 
     def _note_route_change(self) -> None:
         self._routes_changed = True
 
     async def _keep_house(self) -> None:
         """Once a second: drops answers that route changes made stale, says what people miss."""
+        watch = self._config.masquerades
+        dropped = conntrack_drops() if watch else 0
+        complain_at = 0.0
         while True:
             await trio.sleep(_HOUSEKEEPING_EVERY)
+            if watch and trio.current_time() >= complain_at:
+                before, dropped = dropped, conntrack_drops()
+                if dropped > before:
+                    complain_at = trio.current_time() + _COMPLAIN_EVERY
+                    _log.warning(
+                        "the kernel's connection tracking table is full: it has dropped %d packets;"
+                        " raise net.netfilter.nf_conntrack_max, or lower limits.sessions",
+                        dropped - before,
+                    )
             if self._routes_changed:
                 self._routes_changed = False
                 self._clients.flush()
@@ -285,6 +317,10 @@ class Service:
             uptime=time.monotonic() - self._started,
         )
 
+    def _entries(self) -> int:
+        state = self._translator.state
+        return state.session_count + state.bib_count
+
     def _discarded(self) -> int:
         counters = self._translator.counters
         kept = counters[Reason.HANDLED] + counters[Reason.FRAGMENT_HELD]
@@ -299,6 +335,18 @@ class Service:
             "errors-suppressed": self._translator.errors.suppressed,
             "bugs": plane.bugs,
         }
+
+
+def _log_block(event: BlockEvent) -> None:
+    _log.info(
+        "block: %s -> %s %s %d-%d %s",
+        IPv6Address(event.client6),
+        IPv4Address(event.addr4),
+        _PROTOCOL_NAMES[event.protocol],
+        event.first,
+        event.last,
+        "assigned" if event.assigned else "released",
+    )
 
 
 def gateway_mac(tap_mac: bytes) -> bytes:

@@ -202,7 +202,7 @@ def read(data: bytes) -> Layer:
 # -- the second opinion -------------------------------------------------------------------
 
 
-def words(data: bytes) -> int:
+def words(data: bytes | bytearray) -> int:
     """The one's complement sum of RFC 1071 §4.1, word by word, 0..0xffff."""
     total = 0
     for at in range(0, len(data) - 1, 2):
@@ -228,7 +228,7 @@ def check_form(data: bytes) -> None:
         assert data[7] >= 1, "hop limit"
 
 
-def upper(data: bytes) -> tuple[int, bytes, bytes]:
+def upper(data: bytes | bytearray) -> tuple[int, bytes | bytearray, bytes | bytearray]:
     """(protocol, transport bytes, addresses) of an unfragmented packet, headers walked over."""
     if data[0] >> 4 == 4:
         return data[9], data[(data[0] & 15) * 4 :], data[12:20]
@@ -245,7 +245,7 @@ def is_fragment(data: bytes) -> bool:
     return data[6] == 44
 
 
-def transport_sum(data: bytes) -> int:
+def transport_sum(data: bytes | bytearray) -> int:
     """The sum over transport and pseudo-header; 0xffff when the checksum is right."""
     protocol, payload, addresses = upper(data)
     if protocol == 1:

@@ -7,13 +7,16 @@ means to it is decided by its callers (translate/filtering.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from ipaddress import collapse_addresses
 
 from translate.client_ports import BlockEvent, ClientPorts
 from translate.expiry import ExpiryWheel
+from translate.identifications import Identifications
 from translate.packets import Protocol
 from translate.reasons import Discard, Reason
-from translate.sessions import BibEntry, Client, FlowTable, Session
+from translate.sessions import BibEntry, Client, FlowTable, Session, shared_number
 from translate.settings import Filtering, Settings
+from translate.sharded import ShardedDict
 from translate.static_bib import StaticEntry
 from translate.tcp_states import FAST_STATES, Event, State, Timer, step
 
@@ -31,17 +34,20 @@ class StateTables:
     ) -> None:
         """`on_block` is called when a client is assigned a block of ports or gives it back."""
         self._randbelow = randbelow
-        self.flows: dict[int, FlowTable] = {p: FlowTable() for p in PROTOCOLS}
-        self.bib6: dict[int, dict[bytes, BibEntry]] = {p: {} for p in PROTOCOLS}
-        self.bib4: dict[int, dict[bytes, BibEntry]] = {p: {} for p in PROTOCOLS}
+        self.idents = Identifications(randbelow)
+        self.flows: dict[int, FlowTable] = {p: FlowTable(self.idents.counters) for p in PROTOCOLS}
+        self.bib6: dict[int, ShardedDict[BibEntry]] = {p: ShardedDict() for p in PROTOCOLS}
+        self.bib4: dict[int, ShardedDict[BibEntry]] = {p: ShardedDict() for p in PROTOCOLS}
         self.allocators = {p: ClientPorts(settings, p, randbelow, on_block) for p in PROTOCOLS}
-        self.clients: dict[bytes, Client] = {}
+        # The first and the last address of each network, once.
+        networks = collapse_addresses(item.network for item in settings.pool4)
+        self._pool4 = [(int(net[0]), int(net[-1])) for net in networks]
+        self.clients: ShardedDict[Client] = ShardedDict()
         self.session_count = 0
         self.bib_count = 0
         # Dynamic mappings that had to make way for static ones.
         self.displaced = 0
         self._static: dict[StaticEntry, BibEntry] = {}
-        self._idents: dict[bytes, list[int]] = {}
         self.wheel = ExpiryWheel([0.0] * len(Timer))
         self.configure(settings)
 
@@ -61,7 +67,11 @@ class StateTables:
 
     def in_pool4(self, addr4: bytes) -> bool:
         """Whether the address belongs to pool4, for any protocol."""
-        return any(allocator.owns(addr4) for allocator in self.allocators.values())
+        value = int.from_bytes(addr4, "big")
+        for first, last in self._pool4:  # noqa: SIM110 - several times a session
+            if first <= value <= last:
+                return True
+        return False
 
     def sessions(self) -> Iterator[Session]:
         """Every session, in no particular order."""
@@ -184,7 +194,7 @@ class StateTables:
             self._drop_if_empty(entry)
             raise Discard(Reason.CLIENT_SESSION_LIMIT)
         session = Session(entry, key6, server4, timer, now)
-        session.ident = self._ident(session.key4[:8], session.protocol)
+        session.ident = self._ident(session.tail4[:8], entry.protocol)
         self.flows[entry.protocol].insert(session)
         self.wheel.add(session)
         entry.sessions += 1
@@ -201,27 +211,15 @@ class StateTables:
     def passing(self, entry: BibEntry, key6: bytes, server4: bytes, now: float) -> Session:
         """A session for one packet, in no table: it passes through the mapping and is gone."""
         session = Session(entry, key6, server4, Timer.TCP_TRANS, now)
-        session.ident = self._ident(session.key4[:8], session.protocol)
+        session.ident = self._ident(session.tail4[:8], entry.protocol)
         return session
 
-    def _ident(self, addresses4: bytes, protocol: int) -> list[int]:
-        # RFC 7915 §5.1 wants identifications that do not repeat within a source, destination
-        # and protocol; RFC 7739 §3 a start that cannot be guessed. The table is bounded by
-        # forgetting it: counters in use live on in their sessions, the others start anew.
-        key = addresses4 + bytes((protocol,))
-        counter = self._idents.get(key)
-        if counter is None:
-            if len(self._idents) >= self._settings.limits.clients:
-                self._idents.clear()
-            counter = self._idents[key] = [self._randbelow(65536)]
-        return counter
+    def _ident(self, addresses4: bytes, protocol: int) -> int:
+        return shared_number(self.idents.index(addresses4, protocol))
 
     def next_ident(self, pool4: bytes, server4: bytes, protocol: int) -> int:
         """The next identification of packets from a pool address to a server."""
-        counter = self._ident(server4 + pool4, protocol)
-        number = counter[0]
-        counter[0] = number + 1 & 0xFFFF
-        return number
+        return self.idents.take(self.idents.index(pool4 + server4, protocol))
 
     def update_tcp(self, session: Session, seen: Event, now: float) -> None:
         """Moves a TCP session through its states (RFC 6146 §3.5.2.2)."""

@@ -90,6 +90,8 @@ class ClientPorts:
 
     def owns(self, addr4: bytes) -> bool:
         """Whether the address is in pool4 for this protocol."""
+        if not self._special:
+            return self._general.owns(addr4)
         return any(allocator.owns(addr4) for allocator in self._allocators)
 
     def free_ports(self, addr4: bytes) -> int:

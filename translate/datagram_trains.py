@@ -204,7 +204,8 @@ class DatagramTrains:
         )
         session = self._flows.find4(key4)
         if session is not None:
-            session.ident[0] = session.ident[0] + self.count - 1 & 0xFFFF
+            counters = self._flows.identifications
+            counters[session.ident] = counters[session.ident] + self.count - 1 & 0xFFFF
 
 
 def can_form(offloads: frozenset[str]) -> bool:

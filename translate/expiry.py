@@ -40,11 +40,13 @@ class ExpiryWheel:
         if self._done is not None and tick <= self._done:
             tick = self._done + 1
         head = self._buckets.get(tick)
-        session.tick = tick
         session.before = None
         session.after = head
         if head is not None:
             head.before = session
+            # The same number, and the same object: there may be a million.
+            tick = head.tick
+        session.tick = tick
         self._buckets[tick] = session
 
     def remove(self, session: Session) -> None:

@@ -85,6 +85,7 @@ def make_fast_path(
     flows_tcp6, flows_tcp4 = flows[Protocol.TCP].by_key6, flows[Protocol.TCP].by_key4
     flows_udp6, flows_udp4 = flows[Protocol.UDP].by_key6, flows[Protocol.UDP].by_key4
     flows_icmp6, flows_icmp4 = flows[Protocol.ICMP].by_key6, flows[Protocol.ICMP].by_key4
+    idents = flows[Protocol.TCP].identifications
     memo_tcp6: _VnetMemo = {}
     memo_udp6: _VnetMemo = {}
     memo_tcp4: _VnetMemo = {}
@@ -172,8 +173,8 @@ def make_fast_path(
                     frag, number = 0x4000, 0
                 else:
                     counter = session.ident
-                    frag, number = 0, counter[0]
-                    counter[0] = number + 1 & 0xFFFF
+                    frag, number = 0, idents[counter]
+                    idents[counter] = number + 1 & 0xFFFF
                 tos = word >> 20 & keep4 | set4
                 hops -= 1
                 total_sum = session.header4_sum + tos + total + number + frag + (hops << 8)
@@ -217,8 +218,8 @@ def make_fast_path(
                 frag, number = 0x4000, 0
             else:
                 counter = session.ident
-                frag, number = 0, counter[0]
-                counter[0] = number + 1 & 0xFFFF
+                frag, number = 0, idents[counter]
+                idents[counter] = number + 1 & 0xFFFF
             session.last = now
             tos = word >> 20 & keep4 | set4
             hops -= 1

@@ -26,7 +26,8 @@ from translate.settings import Limits
 
 View = TypeVar("View", IPv4View, IPv6View)
 
-_MAX_DATAGRAM = 65535
+# What follows the header of the largest IPv4 packet.
+_MAX_DATAGRAM = 65515
 # Pieces of one datagram: a path with an MTU of 296 bytes makes 240 of the largest.
 _MAX_PIECES = 512
 # Bookkeeping for one held fragment besides its bytes, roughly.
@@ -90,7 +91,9 @@ class FragmentTable(Generic[View]):
             datagram = self._new(key, sender, now)
         if datagram.dead is not None:
             raise Discard(datagram.dead)
-        self._note(datagram, piece, len(view.payload))
+        # Extension headers behind the Fragment header are part of what was cut.
+        shift = view.shift if isinstance(view, IPv6View) else 0
+        self._note(datagram, piece, shift + len(view.payload))
         return datagram
 
     def _new(self, key: bytes, sender: bytes, now: float) -> Datagram[View]:

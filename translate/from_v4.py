@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import NoReturn
 
 from translate.addresses import is_unicast4
+from translate.checksum import ones_sum
 from translate.core import Core
 from translate.fragments import Datagram, reassemble
 from translate.from_v6 import FIRST_TIMER
 from translate.headers import build_ipv4, build_ipv6
 from translate.icmp import ERRORS4, Icmp4
-from translate.icmp_errors import Flow, error_4_to_6, flow_of
+from translate.icmp_errors import Flow, error_4_to_6, flow_of, seal
 from translate.outgoing import check_offload, piece_to_v6, to_v6, traffic_class6
 from translate.packets import IPv4View, Packet, Protocol, parse_ipv4
 from translate.reasons import Discard, Reason
 from translate.sessions import Session
 from translate.settings import ZeroChecksum
 from translate.tcp_states import ACK, State, event, is_syn
-from translate.transport import check_first_fragment, check_header, fill_checksum
+from translate.transport import check_first_fragment, check_header
 
 _TRANSLATED4 = frozenset({Protocol.TCP, Protocol.UDP, Protocol.ICMP})
 _ECHOES4 = frozenset({Icmp4.ECHO, Icmp4.ECHO_REPLY})
@@ -49,7 +50,7 @@ class FromV4:
             return self._fragment(packet, view, now)
         check_header(view.protocol, view.payload)
         if is_error:
-            return self._error(view)
+            return self._error(packet, view)
         if _has_no_checksum(packet, view):
             self._zero_checksum(packet, view, now)
         session = self._session(packet, view, now)
@@ -84,6 +85,9 @@ class FromV4:
 
     def _fragment(self, packet: Packet, view: IPv4View, now: float) -> list[Packet]:
         """What can be sent once this piece is here too (RFC 6146 §3.4)."""
+        if packet.partial:
+            # Who cuts a datagram has completed its checksum before.
+            raise Discard(Reason.MALFORMED)
         table = self._core.fragments4
         assert view.fragment is not None
         ident = view.fragment.ident.to_bytes(2, "big")
@@ -218,21 +222,20 @@ class FromV4:
             core.syns.add(key4, packet, view, now)
         raise Discard(Reason.SYN_STORED)
 
-    def _error(self, view: IPv4View) -> list[Packet]:
+    def _error(self, packet: Packet, view: IPv4View) -> list[Packet]:
         """An ICMPv4 error towards a client (RFC 7915 §4.2, RFC 6146 §3.5)."""
         mtu = self._core.settings.mtu
         message, flow = error_4_to_6(view, self._flow_by_key4, self._embed, mtu6=mtu)
         # RFC 6791 §4: no IPv6 packet may come from some addresses; those become our own.
         src6 = self._embed(view.src, flow) or self._core.settings.icmp6_source
-        payload = bytearray(message)
-        fill_checksum(Protocol.ICMPV6, payload, src6, flow.client6)
+        before = 0 if packet.partial else ones_sum(view.payload)
         data = build_ipv6(
             traffic_class=traffic_class6(self._core, view),
             hop_limit=view.ttl - 1,
             protocol=Protocol.ICMPV6,
             src=src6,
             dst=flow.client6,
-            payload=bytes(payload),
+            payload=seal(message, Protocol.ICMPV6, src6, flow.client6, before=before),
         )
         client = self._core.state.clients.get(flow.client6)
         return [Packet(data, link=client.link if client else b"")]

@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import NoReturn
 
 from translate.addresses import Prefix6, is_unicast6
+from translate.checksum import ones_sum, pseudo_header_sum
 from translate.core import Core
 from translate.fragments import Datagram, reassemble
 from translate.headers import build_ipv4, build_ipv6
 from translate.icmp import ERRORS6, Icmp6
-from translate.icmp_errors import Flow, error_6_to_4, flow_of, router4
+from translate.icmp_errors import Flow, error_6_to_4, flow_of, router4, seal
 from translate.outgoing import check_offload, piece_to_v4, to_v4, tos4
 from translate.packets import IPv6View, Packet, Protocol, parse_ipv6
 from translate.reasons import Discard, Reason
 from translate.segments import complete_checksum, fragment_ipv4
 from translate.sessions import BibEntry, Session
 from translate.tcp_states import State, Timer, event, is_syn
-from translate.transport import check_first_fragment, check_header, fill_checksum
+from translate.transport import check_first_fragment, check_header
 
 _PROTOCOL4 = {
     Protocol.TCP: Protocol.TCP,
@@ -55,7 +56,7 @@ class FromV6:
         if dst4 is None or prefix is None:
             core.refuse6(Reason.NOT_EMBEDDED, packet, view, 3, now)
         if view.protocol == Protocol.ICMPV6 and view.payload[0] in ERRORS6:
-            return self._error(view)
+            return self._error(packet, view)
         session = self._session(packet, view, prefix, dst4, now)
         return to_v4(core, session, packet, view, now)
 
@@ -88,12 +89,15 @@ class FromV6:
         self, packet: Packet, view: IPv6View, prefix: Prefix6, dst4: bytes, now: float
     ) -> list[Packet]:
         """What can be sent once this piece is here too (RFC 6146 §3.4)."""
+        if packet.partial:
+            # Who cuts a datagram has completed its checksum before.
+            raise Discard(Reason.MALFORMED)
         table = self._core.fragments6
         assert view.fragment is not None
         key = view.src + view.dst + view.fragment.ident.to_bytes(4, "big")
-        datagram = table.add(key, view.src, view, now)
         if view.hop_limit <= 1 and view.fragment.offset:
             raise Discard(Reason.HOP_LIMIT)
+        datagram = table.add(key, view.src, view, now)
         out: list[Packet] = []
         if datagram.session is not None:
             out.append(self._piece(datagram, datagram.session, view, now))
@@ -302,15 +306,17 @@ class FromV6:
         state.end_session(other)
         entry.sessions -= 1
 
-    def _error(self, view: IPv6View) -> list[Packet]:
+    def _error(self, packet: Packet, view: IPv6View) -> list[Packet]:
         """An ICMPv6 error towards a server (RFC 7915 §5.2, RFC 6146 §3.5)."""
         core = self._core
         mtu = core.settings.mtu
         message, flow = error_6_to_4(view, self._flow_by_key6, self._extract, mtu6=mtu)
         if view.hop_limit <= 1:
             raise Discard(Reason.HOP_LIMIT)
-        payload = bytearray(message)
-        fill_checksum(Protocol.ICMP, payload, b"", b"")
+        before = 0
+        if not packet.partial:
+            pseudo = pseudo_header_sum(view.src, view.dst, len(view.payload), Protocol.ICMPV6)
+            before = ones_sum(view.payload) + pseudo
         src4 = router4(view.src, flow, core.settings.icmp4_error_pool)
         data = build_ipv4(
             tos=tos4(core, view),
@@ -321,7 +327,7 @@ class FromV6:
             protocol=Protocol.ICMP,
             src=src4,
             dst=flow.server4,
-            payload=bytes(payload),
+            payload=seal(message, Protocol.ICMP, b"", b"", before=before),
         )
         return [Packet(data)]
 

@@ -6,6 +6,7 @@ what its sender sent (RFC 6146 §3.4, §3.5: errors find a session, but change n
 has done the lookup; this module rewrites. Inside, nothing is decremented and no error is
 translated again. Sessions are looked up with the keys described in translate/sessions.py.
 Where the packet inside ends and what may follow it is told in translate/icmp_extensions.py.
+The checksum is computed anew, because errors are cut, and then made as wrong as it was.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from translate.icmp import (
 from translate.packets import IPv4View, IPv6View, Protocol, parse_ipv4, parse_ipv6
 from translate.reasons import Discard, Reason
 from translate.sessions import Session
-from translate.transport import rewrite
+from translate.transport import fill_checksum, rewrite
 
 
 @dataclass(slots=True)
@@ -133,6 +134,20 @@ def error_6_to_4(
     family = icmp_extensions.ICMP4
     extension = icmp_extensions.translate(extension, family, extract)
     return icmp_extensions.join(header, inner4, extension, family), flow
+
+
+def seal(message: bytes, protocol: int, src: bytes, dst: bytes, *, before: int) -> bytes:
+    """The message with a checksum that is right exactly if the sum `before` was.
+
+    `before`: of the message that came in, with the pseudo-header if it had one; 0xffff and 0
+    are right. `protocol`, `src`, `dst` are those of the packet that goes out.
+    """
+    out = bytearray(message)
+    fill_checksum(protocol, out, src, dst)
+    checksum = int.from_bytes(out[2:4], "big")
+    if before % 0xFFFF:
+        out[2:4] = fold(checksum + before).to_bytes(2, "big")
+    return bytes(out)
 
 
 def router4(router6: bytes, flow: Flow, pool: tuple[IPv4Network, ...]) -> bytes:

@@ -84,7 +84,7 @@ def split(message: bytes, family: Family) -> tuple[bytes, bytes]:
     """
     body = message[_HEADER:]
     length = message[family.length_at] * family.unit if message[0] in family.types else 0
-    if not 0 < length <= len(body):
+    if not length:
         return body, b""
     extension = body[length:]
     if _objects(extension) is None:
@@ -110,9 +110,7 @@ def join(header: bytes, original: bytes, extension: bytes, family: Family) -> by
     return bytes(message)
 
 
-def translate(
-    extension: bytes, family: Family, address: Callable[[bytes], bytes | None]
-) -> bytes:
+def translate(extension: bytes, family: Family, address: Callable[[bytes], bytes | None]) -> bytes:
     """The extension structure, valid or empty, with its addresses in this family.
 
     `address` turns one of the other family into one of this (4 and 16 bytes), or returns None:
@@ -168,7 +166,5 @@ def _translate_object(
     new = address(data[start:end]) if end <= len(data) else None
     if new is None:
         return None
-    payload = (
-        data[4:at] + family.afi.to_bytes(2, "big") + data[at + 2 : start] + new + data[end:]
-    )
+    payload = data[4:at] + family.afi.to_bytes(2, "big") + data[at + 2 : start] + new + data[end:]
     return (4 + len(payload)).to_bytes(2, "big") + data[2:4] + payload

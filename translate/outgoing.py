@@ -87,8 +87,7 @@ def to_v4(core: Core, session: Session, packet: Packet, view: IPv6View, now: flo
         size, count = _segment_size(packet, payload, 20)
         df, ident = size > DF_CLEAR_UP_TO, 0
         if not df:
-            ident = session.ident[0]
-            session.ident[0] = ident + count & 0xFFFF
+            ident = core.state.idents.take(session.ident, count)
     data = build_ipv4(
         tos=tos4(core, view),
         ident=ident,

@@ -26,6 +26,15 @@ from translate.tcp_states import State, Timer
 
 SHARDS = 256
 
+# One object for each checksum and index, shared by all sessions: a million sessions have
+# 32 bytes less for each number, and the processor's cache holds what all of them use.
+_NUMBERS = tuple(range(65_536))
+
+
+def shared_number(number: int) -> int:
+    """The same number (0..65535), as the object that all sessions share."""
+    return _NUMBERS[number]
+
 
 class Client:
     """One IPv6 host. `addr4`: its pool address for each protocol (RFC 4787 REQ-2).
@@ -67,7 +76,26 @@ class BibEntry:
         self.servers: dict[bytes, int] | None = None
 
 
-class Session:
+class _Carried:
+    """What the fast path reads of a session, side by side in memory.
+
+    Slots of a class lie in the order of their names, those of a base class in front.
+    """
+
+    __slots__ = (
+        "client",
+        "delta_addresses",
+        "delta_full",
+        "fast",
+        "header4_sum",
+        "ident",
+        "last",
+        "tail4",
+        "tail6",
+    )
+
+
+class Session(_Carried):
     """One flow between a client and a server.
 
     `timer`, `tick`, `before`, `after` belong to the expiry wheel.
@@ -75,30 +103,14 @@ class Session:
     it. `tail4`: src4 dst4 sport dport (or id) as packets leave for the server; `tail6` the same
     towards the client. `header4_sum`: sum of the constant words of the IPv4 header that leaves
     (version, protocol, addresses). `delta_addresses`: what the pseudo-header sum gains from
-    v6 to v4, `delta_full` the same with ports (or ICMP identifier). `ident`: shared counter
-    [next identification] of this source, destination and protocol.
+    v6 to v4, `delta_full` the same with ports (or ICMP identifier). `ident`: which counter of
+    identifications its packets use (translate/identifications.py).
+
+    There can be a million of them: what follows from other fields in a few steps and is not
+    needed for every packet is computed when asked for.
     """
 
-    __slots__ = (
-        "after",
-        "before",
-        "bib",
-        "client",
-        "delta_addresses",
-        "delta_full",
-        "fast",
-        "header4_sum",
-        "ident",
-        "key4",
-        "key6",
-        "last",
-        "protocol",
-        "state",
-        "tail4",
-        "tail6",
-        "tick",
-        "timer",
-    )
+    __slots__ = ("after", "before", "bib", "key6", "state", "tick", "timer")
 
     def __init__(
         self, bib: BibEntry, key6: bytes, server4: bytes, timer: Timer, now: float
@@ -108,28 +120,22 @@ class Session:
         server_port = key6[34:36]
         self.bib = bib
         self.client = bib.client
-        self.protocol = bib.protocol
         self.key6 = key6
-        if bib.protocol == Protocol.ICMP:
-            self.key4 = server4 + pool4 + pool_port
-        else:
-            self.key4 = server4 + pool4 + server_port + pool_port
         self.tail4 = pool4 + server4 + pool_port + server_port
         self.tail6 = key6[16:32] + key6[:16] + (server_port + client_port)
         sum6 = ones_sum(key6[:32])
         sum4 = ones_sum(pool4 + server4)
-        self.header4_sum = fold(0x4500 + bib.protocol + sum4)
-        self.delta_addresses = subtract(sum4, sum6)
+        self.header4_sum = _NUMBERS[fold(0x4500 + bib.protocol + sum4)]
+        self.delta_addresses = _NUMBERS[subtract(sum4, sum6)]
         if bib.protocol == Protocol.ICMP:
             # ICMPv4 has no pseudo-header; its length is no constant and is left to the packet.
-            self.delta_full = subtract(
+            delta = subtract(
                 ones_sum(pool_port), fold(sum6 + Protocol.ICMPV6 + ones_sum(client_port))
             )
         else:
-            self.delta_full = subtract(
-                fold(sum4 + ones_sum(pool_port)), fold(sum6 + ones_sum(client_port))
-            )
-        self.ident = [0]
+            delta = subtract(fold(sum4 + ones_sum(pool_port)), fold(sum6 + ones_sum(client_port)))
+        self.delta_full = _NUMBERS[delta]
+        self.ident = 0
         self.state = State.CLOSED
         self.fast = False
         self.last = now
@@ -137,6 +143,17 @@ class Session:
         self.tick = 0
         self.before: Session | None = None
         self.after: Session | None = None
+
+    @property
+    def protocol(self) -> int:
+        """The IP protocol number, that of ICMPv4 for both kinds of ICMP."""
+        return self.bib.protocol
+
+    @property
+    def key4(self) -> bytes:
+        """What a packet from the server carries."""
+        tail4 = self.tail4
+        return tail4[4:8] + tail4[:4] + tail4[10:] + tail4[8:10]
 
     @property
     def client6(self) -> bytes:
@@ -151,12 +168,12 @@ class Session:
     @property
     def server4(self) -> bytes:
         """The server's IPv4 address."""
-        return self.key4[:4]
+        return self.tail4[4:8]
 
     @property
     def pool4(self) -> bytes:
         """The pool4 address the server sees."""
-        return self.key4[4:8]
+        return self.tail4[:4]
 
 
 Flows = list[dict[bytes, Session]]
@@ -165,9 +182,11 @@ Flows = list[dict[bytes, Session]]
 class FlowTable:
     """The sessions of one protocol by both keys."""
 
-    __slots__ = ("by_key4", "by_key6", "count")
+    __slots__ = ("by_key4", "by_key6", "count", "identifications")
 
-    def __init__(self) -> None:
+    def __init__(self, identifications: list[int]) -> None:
+        """`identifications`: the counters that `Session.ident` points into."""
+        self.identifications = identifications
         self.by_key6: Flows = [{} for _ in range(SHARDS)]
         self.by_key4: Flows = [{} for _ in range(SHARDS)]
         self.count = 0
@@ -183,14 +202,16 @@ class FlowTable:
     def insert(self, session: Session) -> None:
         """Adds a session whose keys are both free."""
         self.by_key6[session.key6[33]][session.key6] = session
-        self.by_key4[session.key4[-1]][session.key4] = session
+        key4 = session.key4
+        self.by_key4[key4[-1]][key4] = session
         self.count += 1
 
     def delete(self, session: Session) -> None:
         """Takes a session out of both tables."""
         self.remove(session)
         del self.by_key6[session.key6[33]][session.key6]
-        del self.by_key4[session.key4[-1]][session.key4]
+        key4 = session.key4
+        del self.by_key4[key4[-1]][key4]
         self.count -= 1
 
     def install(self, session: Session) -> None:

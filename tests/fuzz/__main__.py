@@ -1,6 +1,6 @@
 """Runs the fuzzer for a while, from the seeds of tests/fuzz/seeds.py and findings replayed.
 
-    python -m tests.fuzz [--seconds N] [--directory DIR]
+    python -m tests.fuzz [--seconds N] [--directory DIR] [--unguided]
 
 Needs atheris (pip install -e '.[fuzz]'). Everything that is written, the corpus and the inputs
 that break something, goes to a directory outside the repository, whose name is printed; copy a
@@ -23,33 +23,47 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--directory", type=Path, help="for corpus and findings; kept")
+    parser.add_argument("--unguided", action="store_true", help="without atheris and coverage")
     arguments = parser.parse_args()
+    directory = arguments.directory or Path(tempfile.mkdtemp(prefix="tap64-fuzz-"))
+    findings = directory / "findings"
+    findings.mkdir(parents=True, exist_ok=True)
+    print(f"fuzz: findings are kept in {findings}", flush=True)
+    if arguments.unguided:
+        from tests.fuzz.unguided import fuzz
+
+        print(f"fuzz: unguided, {fuzz(arguments.seconds, findings)} inputs, no finding")
+        return
+    guided(arguments.seconds, directory / "corpus", findings)
+
+
+def guided(seconds: int, corpus: Path, findings: Path) -> None:
+    """Runs libFuzzer, which ends the process itself."""
     try:
         import atheris
     except ImportError:
-        sys.exit("fuzz: atheris is missing: pip install -e '.[fuzz]'")
+        sys.exit("fuzz: atheris is missing: pip install -e '.[fuzz]', or use --unguided")
     # The checker is not instrumented: its branches are not what is to be covered.
     with atheris.instrument_imports(include=["translate"]):
         import translate.nat64  # noqa: F401
     from tests.fuzz.scenario import HEADER_SIZE, MAX_RECORDS, RECORD_SIZE, run
     from tests.fuzz.seeds import write
 
-    directory = arguments.directory or Path(tempfile.mkdtemp(prefix="tap64-fuzz-"))
-    corpus, findings = directory / "corpus", directory / "findings"
     write(corpus)
     for path in REGRESSIONS.iterdir():
         if path.suffix != ".md":
             shutil.copy(path, corpus)
-    findings.mkdir(parents=True, exist_ok=True)
-    print(f"fuzz: corpus and findings are in {directory}", flush=True)
     atheris.Setup(
         [
             "tests.fuzz",
             str(corpus),
             f"-artifact_prefix={findings}/",
-            f"-max_total_time={arguments.seconds}",
+            f"-max_total_time={seconds}",
             f"-max_len={HEADER_SIZE + MAX_RECORDS * RECORD_SIZE}",
+            # Conversations, not single packets, reach what matters.
+            "-len_control=0",
             "-timeout=20",
+            "-verbosity=0",
             "-print_final_stats=1",
         ],
         run,

@@ -10,6 +10,7 @@ and by property tests. Nothing of translate is used to read packets.
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import pairwise
 
 from tests.fuzz.reader import (
     ICMP,
@@ -28,20 +29,29 @@ from translate.packets import Packet
 __all__ = ["Finding", "judge", "judge_unasked"]
 
 
-def judge(packet: Packet, out: list[Packet], discards: int, *, own: Collection[bytes] = ()) -> None:
+def judge(
+    packet: Packet,
+    out: list[Packet],
+    discards: int,
+    *,
+    own: Collection[bytes] = (),
+    forwards_zero: bool = False,
+) -> None:
     """Judges what came out for one packet; `discards` is by how much the counters rose.
 
     `own`: addresses (4 or 16 bytes) that the translator's own errors come from; they tell an
-    answer from a packet that is sent back into its own family (hairpinning). Raises Finding.
+    answer from a packet that is sent back into its own family (hairpinning). `forwards_zero`:
+    UDP from IPv4 that has no checksum may go on without (RFC 7915 §4.5). Raises Finding.
     """
     seen = [read_out(one.data) for one in out]
     for one, what in zip(out, seen, strict=True):
         _check_offload(one, what)
     came = read_in(packet.data)
+    # A sender's own fragments of odd lengths pass; the translator makes none.
+    odd = came is not None and came.offset is not None
+    require(odd or not any(s.more and len(s.body) % 8 for s in seen), "a fragment of odd length")
     if not out:
-        # A fragment may be held until the others come, and is counted when it is given up.
-        held = came is not None and came.offset is not None
-        require(discards >= 1 or held, "nothing came out, and no reason was counted")
+        require(discards >= 1, "nothing came out, and no reason was counted")
         return
     version = packet.data[0] >> 4
     answers = [s for s in seen if s.version == version and s.src in own and s.protocol in (1, 58)]
@@ -57,9 +67,8 @@ def judge(packet: Packet, out: list[Packet], discards: int, *, own: Collection[b
     require(came is not None, "a packet of wrong lengths was translated")
     assert came is not None
     if came.offset is not None and not came.whole:
-        for one, what in zip(out, seen, strict=True):
-            require(not one.partial and not one.gso_type, "a fragment with offloads")
-            _check_piece(came, what, alone=len(out) == 1)
+        require(not any(one.partial or one.gso_type for one in out), "a fragment with offloads")
+        _check_pieces(came, seen)
         return
     require(not discards, "a packet was both translated and counted as discarded")
     if packet.gso_type or len(out) == 1:
@@ -69,7 +78,7 @@ def judge(packet: Packet, out: list[Packet], discards: int, *, own: Collection[b
         require(whole is not None, "fragments that are no datagram")
         assert whole is not None
         wholes = [whole]
-    _check_whole(packet, came, out, wholes)
+    _check_whole(packet, came, out, wholes, forwards_zero)
 
 
 def _about_the_first(answer: Seen) -> bool:
@@ -121,13 +130,16 @@ def _by_datagram(seen: list[Seen]) -> list[Seen]:
     return wholes
 
 
-def _check_whole(packet: Packet, came: Seen, out: list[Packet], wholes: list[Seen]) -> None:
+def _check_whole(
+    packet: Packet, came: Seen, out: list[Packet], wholes: list[Seen], forwards_zero: bool
+) -> None:
     for seen in wholes:
         require(seen.protocol == _other(came, seen), "the protocol changed")
         if came.is_error:
             require(len(wholes) == 1, "an ICMP error in several packets")
-            # The sum covers addresses that the packet inside did not have: computed anew.
-            require(seen.transport_sum() == 0, "the checksum of an ICMP error")
+            # Computed anew, because the inside is cut, and then made as wrong as it was.
+            right = packet.partial or came.transport_sum() == 0
+            require((seen.transport_sum() == 0) == right, "the checksum of an ICMP error")
             _check_inner(came, seen)
             return
         require(not seen.is_error, "an ICMP error for what is none")
@@ -141,7 +153,7 @@ def _check_whole(packet: Packet, came: Seen, out: list[Packet], wholes: list[See
         if packet.partial:
             require(_right(seen), "a checksum that was completed")
         elif no_checksum:
-            require(_no_checksum(came, seen), "a datagram that had no checksum")
+            require(_no_checksum(seen, forwards_zero), "a datagram that had no checksum")
         else:
             # As wrong as before; fragments and datagrams alike (RFC 1624).
             require(seen.transport_sum() == came.transport_sum(), "the checksum")
@@ -159,11 +171,11 @@ def _right(seen: Seen) -> bool:
     return seen.transport_sum() == 0
 
 
-def _no_checksum(came: Seen, seen: Seen) -> bool:
+def _no_checksum(seen: Seen, forwards_zero: bool) -> bool:
     """IPv4 has none and IPv6 gets one, unless it is forwarded as it is (RFC 7915 §4.5)."""
-    if seen.version == 4:
+    if seen.version == 4 or forwards_zero:
         return seen.checksum == 0
-    return _right(seen) or (came.version == 4 and seen.checksum == 0)
+    return _right(seen)
 
 
 def _check_partial(packet: Packet, came: Seen, seen: Seen) -> None:
@@ -179,18 +191,23 @@ def _other(came: Seen, seen: Seen) -> int:
     return came.protocol
 
 
-def _check_piece(came: Seen, seen: Seen, *, alone: bool) -> None:
-    """A fragment of a fragment: what can be said without the others."""
-    if not alone or seen.offset is None:
+def _check_pieces(came: Seen, seen: list[Seen]) -> None:
+    """Fragments out of a fragment: what can be said without those that came before."""
+    seen = sorted(seen, key=lambda one: one.offset or 0)
+    for one, following in pairwise(seen):
+        require((one.offset or 0) + len(one.body) <= (following.offset or 0), "fragments overlap")
+    if came.offset and seen[0].offset:
+        # This one, cut further maybe. Extension headers that it stood behind are gone.
+        require(b"".join(one.body for one in seen) == came.body, "the data of a fragment changed")
+        require(seen[-1].more == came.more, "more fragments, or no more")
+        exact = came.version == 4
+        require(not exact or seen[0].offset == came.offset, "the offset of a fragment")
+    first = seen[0]
+    if came.offset or first.offset is None or len(first.body) != len(came.body):
         return
-    if came.offset:
-        require(seen.body == came.body or came.version == 4, "the data of a fragment changed")
-        return
-    if came.protocol in (TCP, UDP) and came.checksum and seen.checksum and seen.first:
-        if len(seen.body) != len(came.body):
-            return
+    if came.protocol in (TCP, UDP) and came.checksum and first.checksum:
         before = came.src + came.dst + came.body
-        after = seen.src + seen.dst + seen.body
+        after = first.src + first.dst + first.body
         require(
             int.from_bytes(_even(before), "big") % 0xFFFF
             == int.from_bytes(_even(after), "big") % 0xFFFF,

@@ -104,7 +104,6 @@ def read_out(data: bytes) -> Seen:
     require(seen.hops >= 1, "no hops left")
     if seen.offset is not None:
         require(seen.offset + len(seen.body) <= 65535, "a fragment beyond 65535 bytes")
-        require(not seen.more or len(seen.body) % 8 == 0, "a fragment of no multiple of 8 bytes")
         require(not seen.more or bool(seen.body), "an empty fragment")
     if seen.first:
         _check_transport(seen)
@@ -118,6 +117,8 @@ def _read4(data: bytes) -> Seen:
     flags = int.from_bytes(data[6:8], "big")
     require(not flags & 0x8000, "IPv4 reserved flag")
     fragment = bool(flags & 0x3FFF)
+    # RFC 7915 §5.1.1, and own packets are never cut.
+    require(not (fragment and flags & 0x4000), "DF in a fragment")
     return Seen(
         4,
         data[12:16],

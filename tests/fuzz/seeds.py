@@ -65,6 +65,11 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "echo": [record(ECHO6), record(ECHO4), record(ECHO4, flags=1), record(ECHO6, flags=2)],
     "fragments6": [record(FRAG6, flags=n) for n in (0, 1, 2)],
+    "fragments6-behind-options": [record(FRAG6, flags=n, checksum=0x20) for n in (0, 1, 2)],
+    "fragments6-partial": [record(FRAG6, offload=0xF1), record(FRAG6, flags=1, offload=0xF1)],
+    "fragments4-partial": [record(UDP6), record(FRAG4, offload=0xF1)],
+    "fragments4-large": [record(UDP6), *(record(FRAG4, flags=n, size=15) for n in (0, 7))],
+    "mss": [record(TCP6, flags=_SYN), record(TCP6, flags=0x84), record(TCP4, flags=0x84 + 1)],
     "fragments6-late": [record(FRAG6, flags=n, pause=6) for n in (2, 1, 0)],
     "fragments6-overlap": [record(FRAG6, flags=n, size=4) for n in (0, 4, 1, 2, 3, 5, 6, 7)],
     "fragments4": [record(UDP6), *(record(FRAG4, flags=n) for n in (0, 1, 2))],
@@ -136,7 +141,7 @@ SEEDS: dict[str, list[bytes]] = {
     ],
 }
 
-HEADERS = (bytes(HEADER_SIZE), b"\x01\x01\x01\0", b"\x82\x82\x06\0")
+HEADERS = (bytes(HEADER_SIZE), b"\x01\x01\x01\0", b"\x82\x82\x06\x1f")
 
 
 def inputs() -> dict[str, bytes]:

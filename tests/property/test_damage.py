@@ -46,6 +46,8 @@ from tests.oracle import (
 from translate.packets import Packet
 from translate.settings import Filtering
 
+EXTENSION4 = bytes.fromhex("2000 0ec8 0010020c 00000007 00010000 c6120901")
+EXTENSION6 = bytes.fromhex("2000 0000 001c020c 00000007 00020000 fec000000000ffff00000000c6120901")
 SYN_OPTIONS = [("MSS", 8960), ("NOP", None), ("WScale", 7), ("Timestamp", (1, 0))]
 
 
@@ -99,11 +101,14 @@ def kinds():
         error6(2, 0, 1400, got_tcp),
         error6(1, 4, 0, got_udp),
         error6(4, 0, 7, got_udp[:48]),
+        # Extensions (RFC 4884) with an address to translate (RFC 5837).
+        error4(11, 0, 32 << 16, sent_udp.ljust(128, b"\0") + EXTENSION4),
+        error6(3, 0, 16 << 24, got_udp.ljust(128, b"\0") + EXTENSION6),
     ]
     return bench.log, [bytes(packet) for packet in packets], bytes(udp6(sport=42000))
 
 
-KINDS = 24
+KINDS = 26
 
 
 def prepared(filtering=Filtering.ENDPOINT_INDEPENDENT):
@@ -206,10 +211,8 @@ def test_nothing_raises_and_what_comes_out_is_whole(filtering, index, damage, re
 
 def judge_checksum(data, out):
     """Right exactly if it was right on the way in; always where it was computed anew."""
-    protocol, payload, _ = upper(out)
-    if protocol in (1, 58) and payload[0] not in (0, 8, 128, 129):
-        assert checksum_right(out), "an ICMP error"
-    elif data[0] >> 4 == out[0] >> 4:
+    protocol, _, _ = upper(out)
+    if data[0] >> 4 == out[0] >> 4:
         assert checksum_right(out), "an answer"
     elif protocol == 17 and upper(data)[1][6:8] == b"\0\0":
         # None in IPv4 is computed; none in IPv6, which RFC 8200 §8.1 forbids, stays none.
@@ -256,5 +259,4 @@ def test_every_valid_packet_is_what_it_claims_to_be():
     """The packets that get damaged are translated or answered as long as they are whole."""
     for index in range(KINDS):
         bench, packets = prepared()
-        fragment = is_fragment(packets[index])
-        assert bool(push(bench, Packet(packets[index]))) != fragment, index
+        assert push(bench, Packet(packets[index])), index

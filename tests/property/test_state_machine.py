@@ -92,6 +92,9 @@ class Translator(RuleBasedStateMachine):
         # (protocol, client, port) to pool port; and (the same..., server, server port).
         self.bib: dict[tuple, int] = {}
         self.sessions: dict[tuple, ModelSession] = {}
+        self.looked = 0.0
+        # (server, server port, pool port) to when its SYN was stored.
+        self.syns: dict[tuple, float] = {}
 
     # -- packets --------------------------------------------------------------------------
 
@@ -125,6 +128,9 @@ class Translator(RuleBasedStateMachine):
         self.agree_on_mapping(mapping, port)
         if known or may_begin:
             self.touch(mapping, server, "V6", seen, begun="V6 INIT")
+        if mapping[0] == "tcp" and not known and self.syns.pop((*server, port), None) is not None:
+            met = self.sessions[mapping + server]
+            met.state, met.end = "ESTABLISHED", self.bench.now + LIFETIME["est"]
 
     @precondition(lambda self: self.bib)
     @rule(data=st.data(), s=servers, d=server_ports, f=flags)
@@ -145,6 +151,8 @@ class Translator(RuleBasedStateMachine):
         out = self.bench.nat.translate(Packet(bytes(packet)), self.bench.now)
         if not known and self.filtering is Filtering.ADDRESS_DEPENDENT and not heard:
             assert not any(one.data[0] >> 4 == 6 for one in out), "filtered"
+            if protocol == "tcp" and f == "S":
+                self.syns.setdefault((s, d, port), self.bench.now)
             return
         if not known and may_begin and len(self.sessions) >= LIMIT:
             assert not any(one.data[0] >> 4 == 6 for one in out), "at the limit"
@@ -169,16 +177,19 @@ class Translator(RuleBasedStateMachine):
         }[kind]
         out = self.bench.nat.translate(Packet(bytes(packet)), self.bench.now)
         assert not any(one.data[0] >> 4 == 6 for one in out)
+        if kind == "tcp":
+            assert out == [], "answered later"
+            self.syns.setdefault((s, 80, port), self.bench.now)
 
     # -- time -----------------------------------------------------------------------------
 
     @rule()
     def to_the_next_deadline(self):
         at = self.bench.nat.next_deadline()
-        assert (at is None) == (not self.sessions)
+        assert (at is None) == (not self.sessions and not self.syns)
         if at is None:
             return
-        assert at >= self.bench.now or at >= min(s.end for s in self.sessions.values())
+        assert at > self.looked or at > self.bench.now, "it has been looked at since"
         self.bench.now = max(self.bench.now, at)
         self.expire()
         after = self.bench.nat.next_deadline()
@@ -195,19 +206,41 @@ class Translator(RuleBasedStateMachine):
 
     def expire(self):
         """All that is over goes, up to a granule; what is not, stays."""
-        now = self.bench.now
-        self.bench.nat.expire(now, 1_000_000)
+        now = self.looked = self.bench.now
+        out = [read(one.data) for one in self.bench.nat.expire(now, 1_000_000)]
+        self.judge_answers([packet for packet in out if packet.version == 4])
         alive = self.observed()
+        probed = sorted((p.dst, p.payload.dport, p.payload.sport) for p in out if p.version == 6)
         for key, session in list(self.sessions.items()):
             if now < session.end:
                 assert key in alive, f"gone {session.end - now} s too early"
+            elif session.state == "ESTABLISHED":
+                assert key in alive, "gone without a probe"
+                if (key[1], key[2], key[4]) in probed:
+                    session.state, session.end = "TRANS", now + LIFETIME["trans"]
+                    probed.remove((key[1], key[2], key[4]))
+                else:
+                    assert now < session.end + GRANULARITY, "no probe"
             elif now >= session.end + GRANULARITY:
                 assert key not in alive, f"there {now - session.end} s too long"
             if key not in alive:
                 del self.sessions[key]
+        assert probed == [], "a probe of a session that is not silent"
         for mapping in list(self.bib):
             if not any(key[:3] == mapping for key in self.sessions):
                 del self.bib[mapping]
+
+    def judge_answers(self, answers):
+        """Each SYN that nobody met within 6 seconds is answered, and no other."""
+        due = sorted(key for key, since in self.syns.items() if since + 6 <= self.bench.now)
+        for key in due:
+            del self.syns[key]
+        assert all((p.payload.type, p.payload.code) == (3, 3) for p in answers)
+        inner = [p.payload.payload for p in answers]
+        seen = sorted((p.src, p.payload.sport, p.payload.dport) for p in inner)
+        # Errors are limited in rate, so some may be missing.
+        assert set(seen) <= set(due)
+        assert len(seen) == len(due) or len(due) > 40
 
     # -- model ----------------------------------------------------------------------------
 

@@ -13,15 +13,26 @@ import pty
 import struct
 import subprocess
 import sys
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 
 import dpkt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.utils import PcapNgWriter, PcapWriter, rdpcap
 
-from gateway.capture_file import CaptureError, CutShort, PacketWriter, ip_packet, read_records
+from gateway import capture
+from gateway.capture_file import (
+    LINK_TYPES,
+    CaptureError,
+    CutShort,
+    PacketWriter,
+    ip_packet,
+    read_records,
+)
 from gateway.cli import main, parse_options
 from gateway.options import Options
 from tests.oracle import (
@@ -39,6 +50,7 @@ from tests.oracle import (
     ICMPv6EchoRequest,
     ICMPv6TimeExceeded,
     IPv6,
+    IPv6ExtHdrFragment,
     Raw,
     check_form,
     checksum_right,
@@ -128,6 +140,7 @@ def test_both_directions_and_their_times(paths, capsys):
         "passed": "over 0",
         "translated": "2: v6 to v4 1, v4 to v6 1",
         "own": "packets 0",
+        "held": "fragments 0",
         "discarded": "0",
         "written": "2",
         "left": "sessions 1, bib 1, clients 1",
@@ -180,6 +193,22 @@ def test_the_largest_discards_come_first(paths, capsys):
     assert report(capsys)["discarded"] == "4: not-ours 3, hop-limit 1"
 
 
+def test_fragments_that_wait_are_no_loss(paths, capsys):
+    whole = bytes(udp6(data=bytes(64)))[40:]
+    head = IPv6(src=CLIENT, dst=SERVER6)
+    first = head / IPv6ExtHdrFragment(nh=17, offset=0, m=1, id=7) / Raw(whole[:40])
+    last = head / IPv6ExtHdrFragment(nh=17, offset=5, m=0, id=7) / Raw(whole[40:])
+    source, target = paths
+    source.write_bytes(pcap_bytes([(T, last), (T + 1, first)]))
+    assert main(["translate", str(source), str(target), *POOL4]) == 0
+    found = list(dpkt.pcap.Reader(io.BytesIO(target.read_bytes())))
+    assert [time for time, _ in found] == [T + 1, T + 1]
+    lines = report(capsys)
+    assert lines["held"] == "fragments 1"
+    assert lines["discarded"] == "0"
+    assert lines["written"] == "2"
+
+
 def test_sessions_end_by_the_captures_clock(paths, capsys):
     (first,) = run(paths, [(T, udp6())])
     answer = IP(src=SERVER, dst=POOL) / UDP(sport=53, dport=first[1][UDP].sport) / Raw(b"late")
@@ -201,10 +230,32 @@ def test_timeouts_of_the_configuration(paths):
 def test_time_that_runs_backwards_stands_still(paths):
     (first,) = run(paths, [(T, udp6())])
     answer = IP(src=SERVER, dst=POOL) / UDP(sport=53, dport=first[1][UDP].sport) / Raw(b"x")
-    out = run(paths, [(T, udp6()), (T - 5000, answer), (T + 299, answer)])
-    # Written with the time that the capture has, translated at the clock's.
-    assert [time for time, _ in out] == [T, T - 5000, T + 299]
-    assert [packet.version for _, packet in out] == [4, 6, 6]
+    packets = [(T, udp6()), (T + 10, echo6()), (T - 5000, answer), (T + 305, answer)]
+    out = run(paths, packets)
+    # Written with the time that the capture has, translated at the clock's: the first answer,
+    # at T + 10, keeps the session for the second.
+    assert [time for time, _ in out] == [T, T + 10, T - 5000, T + 305]
+    assert [packet.version for _, packet in out] == [4, 4, 6, 6]
+
+
+def test_what_is_sent_at_expiry_has_the_time_of_expiry(paths, capsys):
+    ((_, syn),) = run(paths, [(T, tcp6("S"))])
+    port = syn[TCP].sport
+    packets = [
+        (T, tcp6("S")),
+        (T, IP(src=SERVER, dst=POOL) / TCP(sport=80, dport=port, flags="SA")),
+        (T, tcp6("A")),
+        (T + 20_000, udp6()),
+    ]
+    capsys.readouterr()
+    out = run(paths, packets)
+    # RFC 6146 §3.5.2.2: an established session that ends is probed, then has TCP_TRANS.
+    probes = [(time, packet) for time, packet in out if T < time < T + 20_000]
+    assert [packet.dst for _, packet in probes] == [CLIENT]
+    assert T + 7440 <= probes[0][0] <= T + 7442
+    lines = report(capsys)
+    assert lines["own"] == "packets 1: at expiry 1"
+    assert lines["left"] == "sessions 1, bib 1, clients 1"
 
 
 @pytest.mark.timeout(20)
@@ -332,7 +383,7 @@ def test_ethernet_padding_is_no_part_of_an_ipv4_packet():
 
 def test_truncated_packets_are_counted_and_left_out(paths, capsys):
     whole = bytes(udp6())
-    packets = [(T, whole[:60]), (T + 1, whole)]
+    packets = [(T, whole[:50]), (T + 1, whole)]
     ((time, _),) = run(paths, packets, lengths=[len(whole), len(whole)])
     assert time == T + 1
     lines = report(capsys)
@@ -400,7 +451,7 @@ def test_pcapng_interfaces_and_resolutions(order):
     file += interface(1, order=order)
     file += interface(101, order=order, options=option(9, b"\x09", order))
     file += interface(113, order=order, options=option(9, b"\x8a", order) + option(0, b"", order))
-    shifted = option(2, b"eth0", order) + option(14, struct.pack(order + "q", 1000), order)
+    shifted = option(2, b"ethernet5", order) + option(14, struct.pack(order + "q", 1000), order)
     file += interface(276, order=order, options=shifted)
     file += block(0xBAD, b"unknown block", order)
     file += enhanced(0, 5_000_001, b"one", order)
@@ -429,7 +480,7 @@ def test_pcapng_each_section_has_its_byte_order_and_interfaces():
 def test_pcapng_simple_packets_have_the_time_of_the_packet_before():
     file = section() + interface(101, snaplen=4) + enhanced(0, 9, b"abc")
     file += block(3, struct.pack("<I", 6) + b"wxyz")
-    file += block(3, struct.pack("<I", 2) + b"wx")
+    file += section() + interface(101) + block(3, struct.pack("<I", 2) + b"wx")
     assert [(r.time_ns, r.data, r.length) for r in records(file)[1:]] == [
         (9000, b"wxyz", 6),
         (9000, b"wx", 2),
@@ -532,6 +583,30 @@ def test_every_prefix_of_a_file_is_read_or_refused():
             assert found == complete[: len(found)]
 
 
+WHOLE = (
+    pcap_bytes([(Decimal("1.5"), bytes(ETHER / udp6()))] * 2, link=1),
+    section()
+    + interface(1, options=option(9, b"\x09") + option(14, bytes(8)))
+    + enhanced(0, 1, b"a"),
+)
+
+
+@given(
+    whole=st.sampled_from(WHOLE),
+    damage=st.lists(st.tuples(st.integers(0, 150), st.binary(min_size=1, max_size=4)), max_size=4),
+)
+def test_whatever_is_in_a_file_it_is_read_or_refused(whole, damage):
+    data = bytearray(whole)
+    for at, new in damage:
+        data[at : at + len(new)] = new
+    with suppress(CaptureError):
+        for record in read_records(io.BytesIO(bytes(data))):
+            assert record.time_ns >= 0
+            if record.link_type in LINK_TYPES:
+                ip_packet(record.link_type, record.data)
+            PacketWriter(io.BytesIO()).write(record.data, record.time_ns)
+
+
 def test_paths_that_cannot_be_used(paths, capsys, tmp_path):
     source, target = paths
     no_file, no_place = tmp_path / "none.pcap", tmp_path / "none" / "out.pcap"
@@ -613,7 +688,7 @@ def test_from_a_pipe_to_a_pipe(tmp_path):
 
 
 def test_a_reader_that_goes_away_is_one_line(tmp_path):
-    (tmp_path / "in").write_bytes(pcap_bytes([(T, udp6())] * 2000))
+    (tmp_path / "in").write_bytes(pcap_bytes([(T, bytes(udp6()))] * 2000))
     program = subprocess.Popen(
         [*PROGRAM, str(tmp_path / "in"), "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -626,27 +701,35 @@ def test_a_reader_that_goes_away_is_one_line(tmp_path):
     assert program.wait(60) == 1
 
 
-def test_progress_on_a_terminal_and_no_packets_into_it(paths):
-    source, target = paths
-    source.write_bytes(pcap_bytes([(T, udp6())] * 60_000))
-    for out, status in ((str(target), 0), ("-", 1)):
-        ours, theirs = pty.openpty()
-        program = subprocess.Popen([*PROGRAM, str(source), out], stdout=theirs, stderr=theirs)
-        os.close(theirs)
-        shown = b""
-        try:
-            while chunk := os.read(ours, 4096):
-                shown += chunk
-        except OSError:  # What Linux says when the other end has been closed.
-            pass
-        os.close(ours)
-        assert program.wait(60) == status
-        if status:
-            assert b"standard output is a terminal" in shown
-        else:
-            assert b" packets, " in shown
-            assert b" %\x1b[K" in shown
-            assert b"read 60000" in shown
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_on_a_terminal(paths, monkeypatch):
+    monkeypatch.setattr(capture, "_SHOW_EVERY", 0)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    run(paths, [(T, bytes(udp6()))] * 600)
+    shown = terminal.getvalue()
+    assert shown.startswith("\rgateway: 512 packets, ")
+    assert 100 * 512 // 600 <= int(shown[len("\rgateway: 512 packets, ") :].split()[0]) <= 100
+    # The line is wiped before the report.
+    assert "%\x1b[K\r\x1b[Kgateway: info: read 600" in shown
+
+
+def test_no_packets_into_a_terminal(paths):
+    source, _ = paths
+    source.write_bytes(pcap_bytes([(T, udp6())]))
+    ours, theirs = pty.openpty()
+    program = subprocess.Popen(
+        [*PROGRAM, str(source), "-"], stdout=theirs, stderr=subprocess.PIPE, text=True
+    )
+    os.close(theirs)
+    _, err = program.communicate(timeout=60)
+    os.close(ours)
+    assert program.returncode == 1
+    assert err.startswith("gateway: error: standard output is a terminal; > FILE")
 
 
 def test_options():

@@ -657,7 +657,7 @@ async def test_packets_of_expired_sessions_are_sent(autojump_clock):
         assert (first.dst, first[IP].dst) == (HOST_MAC, POOL4)
         assert (second.dst, second[IPv6].src) == (CLIENT_MAC, CLIENT6)
         assert rig.counters.out_packets == 2
-        assert set(limits) == {data_plane._EXPIRE_LOOKS}
+        assert set(limits) == {data_plane.EXPIRE_LOOKS}
         assert 4 <= len(limits) <= 20
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv4Network
+
 import pytest
 
 from tests.oracle import (
@@ -20,6 +22,7 @@ from tests.oracle import (
     ICMPv6PacketTooBig,
     ICMPv6ParamProblem,
     IPv6,
+    IPv6ExtHdrFragment,
     Raw,
     echo4,
     error4,
@@ -28,8 +31,10 @@ from tests.oracle import (
     tcp4,
     tcp6,
     trailing,
+    transport_sum,
     udp4,
     udp6,
+    words,
 )
 from translate.addresses import Layout, Prefix6
 from translate.policy import WELL_KNOWN_PREFIX
@@ -171,9 +176,39 @@ def test_rfc7915_4_2_plateau_below_the_total_length(total, expected):
     assert bench.one(from_v4(bench, 3, 4, 0, inner)).payload.mtu == expected
 
 
-@pytest.mark.parametrize("kind", [4, 5])
-def test_rfc7915_4_2_source_quench_and_redirect_are_dropped(bench, kind):
+SINGLE_HOP_OR_OBSOLETE4 = {
+    4: "source quench",
+    5: "redirect",
+    6: "alternative host address",
+    9: "router advertisement",
+    10: "router solicitation",
+    13: "timestamp",
+    14: "timestamp reply",
+    15: "information request",
+    16: "information reply",
+    17: "address mask request",
+    18: "address mask reply",
+    30: "traceroute",
+    40: "photuris",
+    42: "extended echo",
+    43: "extended echo reply",
+}
+UNKNOWN4 = [1, 2, 7, 19, 41, 44, 200, 253, 255]
+
+
+@pytest.mark.parametrize("kind", [*SINGLE_HOP_OR_OBSOLETE4, *UNKNOWN4])
+def test_rfc7915_4_2_other_types_are_dropped_in_silence(bench, kind):
     assert bench.refused(from_v4(bench, kind, 0), Reason.ICMP_TYPE) == []
+
+
+@pytest.mark.parametrize("kind", sorted({*range(256)} - {0, 3, 8, 11, 12}))
+def test_rfc7915_4_2_no_other_type_has_a_row(bench, kind):
+    assert bench.send(from_v4(bench, kind, 0)) == []
+
+
+@pytest.mark.parametrize("code", [2, 3, 255])
+def test_rfc7915_4_2_other_time_exceededs_are_dropped(bench, code):
+    assert bench.refused(from_v4(bench, 11, code), Reason.ICMP_TYPE) == []
 
 
 # -- IPv6 to IPv4 -------------------------------------------------------------------------
@@ -233,6 +268,75 @@ def test_rfc7915_5_2_mtu_is_20_less_within_the_link(bench, mtu, expected):
     assert (out.payload.type, out.payload.code, out.payload.nexthopmtu) == (3, 4, expected)
 
 
+@pytest.mark.parametrize(
+    ("mtu", "expected"),
+    [(1500, 1472), (1508, 1472), (1400, 1372), (1280, 1252), (0xFFFFFFFF, 1472)],
+)
+def test_rfc7915_5_2_a_fragment_header_takes_8_bytes_more(bench, mtu, expected):
+    """The packet inside had 28 bytes more in IPv6 than in IPv4."""
+    bench.udp(sport=40000)
+    inner = IPv6(src=SERVER6, dst=CLIENT) / IPv6ExtHdrFragment(nh=17, m=1, id=5)
+    inner = inner / UDP(sport=53, dport=40000, len=3000) / Raw(bytes(1000))
+    assert bench.one(error6(2, 0, mtu, inner)).payload.nexthopmtu == expected
+
+
+@pytest.mark.parametrize("mtu", [0, 1, 68, 87, 88])
+def test_rfc791_3_2_no_mtu_below_68(bench, mtu):
+    assert bench.one(from_v6(bench, 2, 0, mtu, size=1400)).payload.nexthopmtu == 68
+
+
+SINGLE_HOP6 = {
+    130: "listener query",
+    131: "listener report",
+    132: "listener done",
+    133: "router solicitation",
+    134: "router advertisement",
+    135: "neighbour solicitation",
+    136: "neighbour advertisement",
+    137: "redirect",
+    143: "version 2 listener report",
+}
+UNKNOWN6 = [0, 5, 100, 101, 127, 138, 139, 140, 144, 151, 160, 200, 201, 255]
+
+
+@pytest.mark.parametrize("kind", [*SINGLE_HOP6, *UNKNOWN6])
+def test_rfc7915_5_2_other_types_are_dropped_in_silence(bench, kind):
+    assert bench.refused(from_v6(bench, kind, 0), Reason.ICMP_TYPE) == []
+
+
+@pytest.mark.parametrize("kind", sorted({*range(256)} - {1, 2, 3, 4, 128, 129}))
+def test_rfc7915_5_2_no_other_type_has_a_row(bench, kind):
+    assert bench.send(from_v6(bench, kind, 0)) == []
+
+
+@pytest.mark.parametrize("code", [2, 3, 255])
+def test_rfc7915_5_2_other_time_exceededs_are_dropped(bench, code):
+    assert bench.refused(from_v6(bench, 3, code), Reason.ICMP_TYPE) == []
+
+
+# -- checksums ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [1, 0x8000, 0x1234, 0xFFFE])
+def test_a_wrong_checksum_stays_as_wrong(bench, error):
+    """A translator does not make a damaged message look whole."""
+    for packet, at in ((from_v4(bench, 11, 0), 22), (from_v6(bench, 3, 0), 42)):
+        data = bytearray(bytes(packet))
+        assert transport_sum(data) == 0xFFFF
+        checksum = int.from_bytes(data[at : at + 2], "big") + error
+        data[at : at + 2] = words(checksum.to_bytes(4, "big")).to_bytes(2, "big")
+        (out,) = bench.send(data)
+        assert transport_sum(out.data) == transport_sum(data) == error
+
+
+def test_a_partial_checksum_is_completed(bench):
+    """The field holds what its sender left to the device, no checksum that could be wrong."""
+    for packet, at in ((from_v4(bench, 11, 0), 22), (from_v6(bench, 3, 0), 42)):
+        data = bytearray(bytes(packet))
+        data[at : at + 2] = (words(data[8:40]) if at == 42 else 0).to_bytes(2, "big")
+        bench.one(data, partial=True)
+
+
 # -- where errors come from and go to -----------------------------------------------------
 
 
@@ -262,6 +366,78 @@ def test_rfc6052_3_1_a_private_router_does_not_appear_under_the_well_known_prefi
     sent = bench.send(udp6(dst="64:ff9b::8.8.8.8"))[0].data
     assert bench.one(error4(11, 0, 0, sent, src="10.1.2.3")).src == OWN6
     assert bench.one(error4(11, 0, 0, sent, src="9.9.9.9")).src == "64:ff9b::909:909"
+
+
+def test_an_address_that_may_not_be_reached_does_not_appear():
+    """What `deny4` refuses as a destination could not be answered by the client."""
+    bench = Bench(deny4=(IPv4Network("10.0.0.0/8"),))
+    packet = from_v4(bench, 11, 0)
+    packet.src = "10.1.2.3"
+    assert bench.one(packet).src == OWN6
+    packet.src = "11.1.2.3"
+    assert bench.one(packet).src == trailing("11.1.2.3")
+
+
+def test_an_illegal_source_is_replaced_in_errors_only(bench):
+    """RFC 7915 §4.1: other packets from there are dropped."""
+    port = bench.udp()[UDP].sport
+    for src in ("0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"):
+        assert bench.refused(udp4(port, src=src), Reason.SOURCE_INVALID) == []
+        inside = IP(src=src, dst=SERVER) / UDP(sport=port, dport=53)
+        assert bench.refused(error4(11, 0, 0, inside), Reason.NO_SESSION) == []
+
+
+ERROR_POOL = (IPv4Network("198.18.100.0/28"), IPv4Network("198.18.200.7/32"))
+
+
+def resealed(packet):
+    """The bytes of an ICMPv6 packet, with the checksum that its addresses want."""
+    data = bytearray(bytes(packet))
+    data[42:44] = bytes(2)
+    data[42:44] = (0xFFFF - transport_sum(data)).to_bytes(2, "big")
+    return data
+
+
+def hop(bench, router):
+    """The IPv4 source of an error from this IPv6 router."""
+    packet = from_v6(bench, 3, 0)
+    packet.src = router
+    return bench.one(resealed(packet)).src
+
+
+def test_rfc6791_3_without_a_pool_errors_come_from_the_address_of_the_session(bench):
+    assert {hop(bench, f"2001:db8:ffff::{n:x}") for n in range(1, 9)} == {POOL}
+
+
+def test_rfc6791_3_each_router_has_its_address_of_the_pool():
+    bench, other = Bench(icmp4_error_pool=ERROR_POOL), Bench(icmp4_error_pool=ERROR_POOL, seed=2)
+    routers = [f"2001:db8:ffff:{n // 50:x}::{n % 50:x}" for n in range(200)]
+    found = [hop(bench, router) for router in routers]
+    assert [hop(other, router) for router in routers] == found, "the same for ever"
+    assert {IPv4Address(src) for src in found} == {
+        address for network in ERROR_POOL for address in network
+    }
+    assert found[:3] == ["198.18.100.12", "198.18.200.7", "198.18.100.10"], "in every process"
+    # Neighbours on a path are told apart: 16 hops share 17 addresses about as dice would.
+    for start in range(0, 192, 16):
+        assert len(set(found[start : start + 16])) >= 7
+
+
+def test_rfc6791_3_the_client_itself_appears_as_the_server_knows_it():
+    bench = Bench(icmp4_error_pool=ERROR_POOL)
+    assert hop(bench, CLIENT) == POOL
+
+
+def test_rfc6864_4_identifications_count_for_each_source_of_errors():
+    bench = Bench(icmp4_error_pool=(IPv4Network("198.18.200.7/32"),))
+    packets = [from_v6(bench, 3, 0), from_v6(bench, 3, 0)]
+    packets[1].src = CLIENT
+    found = [bench.one(resealed(packets[n % 2])) for n in range(6)]
+    assert [out.src for out in found] == ["198.18.200.7", POOL] * 3
+    assert {int(out.flags) for out in found} == {0}
+    for start in (0, 1):
+        first, second, third = (out.id for out in found[start::2])
+        assert (second, third) == ((first + 1) % 65536, (first + 2) % 65536)
 
 
 def test_rfc7915_5_1_outer_header_from_ipv6(bench):

@@ -14,8 +14,12 @@ from tests.oracle import (
     TCP,
     UDP,
     Bench,
+    ICMPv6EchoRequest,
     IPv6,
+    IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    IPv6ExtHdrRouting,
     Raw,
     checksum_right,
     echo4,
@@ -119,7 +123,7 @@ def test_rfc7915_4_2_an_error_is_cut_to_1280_bytes(bench, size):
 @pytest.mark.parametrize("name", CLIENT_PACKETS)
 @pytest.mark.parametrize(
     "extension",
-    [b"", bytes.fromhex("2000dfff00080101000c0101")],
+    [b"", bytes.fromhex("2000cda60008010100101140")],
     ids=["padding", "padding and extension"],
 )
 def test_rfc4884_5_1_a_padded_original_is_still_recognised(bench, name, extension):
@@ -129,8 +133,13 @@ def test_rfc4884_5_1_a_padded_original_is_still_recognised(bench, name, extensio
     assert len(out) < 128
     sent.hlim = out[8]
     padded = out.ljust(128, b"\0") + extension
-    got = inner(bench.one(error4(11, 0, 32 << 16, padded)))
-    assert got.startswith(bytes(sent))
+    (answer,) = bench.send(error4(11, 0, 32 << 16, padded))
+    size = max(128, -(-len(bytes(sent)) // 8) * 8)
+    if extension:
+        assert answer.data[44] == size // 8
+        assert answer.data[48:] == bytes(sent).ljust(size, b"\0") + extension
+    else:
+        assert answer.data[44:] == bytes(4) + bytes(sent)
 
 
 def test_rfc7915_4_3_the_first_fragment_of_what_was_sent(bench):
@@ -144,6 +153,64 @@ def test_rfc7915_4_3_the_first_fragment_of_what_was_sent(bench):
     assert (got.src, got.dst, got.plen) == (CLIENT, SERVER6, 112)
     assert (header.id, header.m, header.offset, header.nh) == (0xABCD, 1, 0, 17)
     assert bytes(header.payload) == bytes(sent[UDP])[:104]
+
+
+@pytest.mark.parametrize("name", CLIENT_PACKETS)
+def test_rfc7915_4_3_first_fragments_of_every_protocol(bench, name):
+    sent = CLIENT_PACKETS[name].copy()
+    out = bytearray(bench.send(sent)[0].data)
+    for more in (True, False):
+        # Identification and more fragments; without the latter it is no fragment.
+        out[4:8] = bytes.fromhex("abcd2000" if more else "abcd0000")
+        got = inner(bench.one(error4(11, 1, 0, out)))
+        sent.hlim = out[8]
+        whole = bytes(sent)
+        if not more:
+            assert got == whole
+            continue
+        assert got[:4] == whole[:4]
+        assert int.from_bytes(got[4:6], "big") == len(whole) - 40 + 8
+        assert got[6:8] == bytes((44, out[8]))
+        assert got[8:40] == whole[8:40]
+        assert got[40:48] == bytes((whole[6], 0, 0, 1, 0, 0, 0xAB, 0xCD))
+        assert got[48:] == whole[40:]
+
+
+OPTIONS = {
+    "no operation": b"\1" * 4,
+    "record route": bytes((7, 7, 4, 0, 0, 0, 0, 0)),
+    "router alert": bytes((148, 4, 0, 0)),
+    "source route": bytes((131, 7, 4, 10, 0, 0, 1, 0)),
+    "as many as fit": b"\1" * 40,
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_rfc7915_4_1_options_inside_are_ignored(bench, name):
+    """A router on the way may have added some: the client did not send them."""
+    sent = udp6(data=b"some data")
+    out = bytearray(bench.send(sent)[0].data)
+    out[20:20] = OPTIONS[name]
+    out[0] = 0x45 + len(OPTIONS[name]) // 4
+    out[2:4] = len(out).to_bytes(2, "big")
+    sent.hlim = out[8]
+    assert inner(bench.one(error4(11, 0, 0, out))) == bytes(sent)
+    for size in range(20 + len(OPTIONS[name]) + 8):
+        assert bench.send(error4(11, 0, 0, out[:size])) == []
+
+
+@pytest.mark.parametrize("total", [0, 8, 19, 20, 27])
+def test_rfc791_3_1_an_inner_total_length_too_short_is_dropped(bench, total):
+    out = bytearray(bench.send(udp6())[0].data)
+    out[2:4] = total.to_bytes(2, "big")
+    assert bench.send(error4(11, 0, 0, out)) == []
+
+
+@pytest.mark.parametrize("kind", [5, 9, 13, 17, 200])
+def test_rfc7915_4_3_messages_that_do_not_cross_do_not_inside(bench, kind):
+    bench.one(echo6())
+    inside = IP(src=POOL, dst=SERVER) / ICMP(type=kind) / Raw(bytes(8))
+    assert bench.refused(error4(3, 1, 0, inside), Reason.ICMP_INNER) == []
 
 
 def test_rfc6146_3_4_a_later_fragment_names_no_flow(bench):
@@ -226,6 +293,55 @@ def test_rfc7915_5_3_extension_headers_inside_are_skipped(bench):
     assert got.len == len(first.data) - 28
     assert bytes(got.payload)[:100] == bytes(sent[UDP])[:100]
     assert bench.refused(error6(3, 1, 0, later.data), Reason.FRAGMENT) == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        IPv6ExtHdrHopByHop(),
+        IPv6ExtHdrDestOpt(),
+        IPv6ExtHdrRouting(addresses=[CLIENT], segleft=0),
+        IPv6ExtHdrHopByHop() / IPv6ExtHdrRouting(addresses=[CLIENT, CLIENT], segleft=0),
+        IPv6ExtHdrFragment(m=1, id=0x12345678) / IPv6ExtHdrDestOpt(),
+        IPv6ExtHdrHopByHop() / IPv6ExtHdrFragment(id=0x12345678),
+    ],
+)
+def test_rfc7915_5_1_headers_added_on_the_way_are_skipped(bench, headers):
+    port = bench.udp()[UDP].sport
+    sent = udp4(port, data=b"some data", ttl=9)
+    seen = IPv6(src=SERVER6, dst=CLIENT, hlim=8) / headers
+    seen = seen / IPv6(bench.send(sent)[0].data)[UDP]
+    got = inner(bench.one(error6(3, 0, 0, seen)))
+    same_but_for_ident(got, sent, 8)
+    is_fragment = IPv6ExtHdrFragment in seen
+    assert got[4:6] == (b"\x56\x78" if is_fragment else bytes(2))
+    assert got[6:8] == (b"\x20\0" if is_fragment and seen[IPv6ExtHdrFragment].m else bytes(2))
+    for size in range(len(bytes(seen)) - len(bytes(seen[UDP])) + 8):
+        assert bench.send(error6(3, 0, 0, bytes(seen)[:size])) == []
+
+
+@pytest.mark.parametrize("kind", [130, 133, 135, 137, 143, 200])
+def test_rfc7915_5_3_messages_that_do_not_cross_do_not_inside(bench, kind):
+    bench.one(echo6())
+    inside = IPv6(src=SERVER6, dst=CLIENT) / ICMPv6EchoRequest(type=kind, id=7)
+    assert bench.refused(error6(1, 0, 0, inside), Reason.ICMP_INNER) == []
+
+
+@pytest.mark.parametrize("length", [65515, 65516, 65535])
+def test_an_inner_length_that_ipv4_cannot_say(bench, length):
+    port = bench.udp()[UDP].sport
+    seen = bytearray(bench.send(udp4(port))[0].data)
+    seen[4:6] = length.to_bytes(2, "big")
+    assert IP(inner(bench.one(error6(2, 0, 1400, seen)))).len == 65535
+
+
+@pytest.mark.parametrize(("size", "df"), [(1232, 0), (1233, "DF")])
+def test_rfc7915_5_1_df_inside_goes_by_the_size(bench, size, df):
+    """As outside: clear up to 1260 bytes of IPv4 packet, though the error is cut."""
+    port = bench.udp()[UDP].sport
+    (out,) = bench.send(udp4(port, data=bytes(size), flags="DF"))
+    got = IP(inner(bench.one(error6(3, 0, 0, out.data[:200]))))
+    assert (got.len, got.flags) == (size + 28, df)
 
 
 @pytest.mark.parametrize("name", SERVER_NAMES)

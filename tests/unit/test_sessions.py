@@ -168,7 +168,7 @@ def test_rfc6146_3_5_1_2_address_dependent_ends_with_the_session(strict):
     strict.one(udp4(port))
 
 
-@pytest.mark.parametrize("packet", [udp4(50000), tcp4("S", 50000), echo4(5, kind=8)])
+@pytest.mark.parametrize("packet", [udp4(50000), tcp4("SA", 50000), echo4(5, kind=8)])
 def test_rfc6146_3_5_no_mapping_nothing_comes_in(bench, packet):
     for answer in bench.refused(packet, Reason.NO_MAPPING):
         out = read(answer.data)
