@@ -178,7 +178,7 @@ class FromV4:
     def _new_session(self, packet: Packet, view: IPv4View, now: float) -> Session:
         """The session for a packet from a server that its client has not written to yet.
 
-        Needs a mapping; who may use it is the filtering policy (RFC 6146 §3.5.1.2, §3.5.2.2,
+        Needs a mapping; who may use it is the filtering policy (RFC 6146 §3.5.1, §3.5.2.2,
         §3.5.3).
         """
         core, protocol = self._core, Protocol(view.protocol)

@@ -117,7 +117,7 @@ class Nat64:
     def expire(self, now: float, limit: int = 1000) -> list[Packet]:
         """Ends what has been there for too long, after at most `limit` looks; packets to send.
 
-        Those are probes of silent TCP sessions (RFC 6146 §3.5.2.3) and answers to SYNs that
+        Those are probes of silent TCP sessions (RFC 6146 §3.5.2.2) and answers to SYNs that
         nobody met (§3.5.2.2).
         """
         core = self._core

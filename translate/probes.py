@@ -1,4 +1,4 @@
-"""The keep-alive probe of a TCP session that has been silent for TCP_EST (RFC 6146 §3.5.2.3)."""
+"""The keep-alive probe of a TCP session that has been silent for TCP_EST (RFC 6146 §3.5.2.2)."""
 
 from __future__ import annotations
 

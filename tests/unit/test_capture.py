@@ -215,7 +215,7 @@ def test_sessions_end_by_the_captures_clock(paths, capsys):
     assert len(run(paths, [(T, udp6()), (T + 299, answer)])) == 2
     capsys.readouterr()
     out = run(paths, [(T, udp6()), (T + 302, answer)])
-    # RFC 6146 §3.5.1.2: no mapping any more, so host unreachable.
+    # RFC 6146 §3.5.1: no mapping any more, so host unreachable.
     assert out[1][1][ICMP].type == 3
     assert report(capsys)["discarded"] == "1: no-mapping 1"
 

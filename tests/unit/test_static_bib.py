@@ -1,4 +1,4 @@
-"""Static BIB entries: IPv4 hosts reach IPv6 servers (RFC 6146 §3.2, §3.5.1.2, §3.5.2.2)."""
+"""Static BIB entries: IPv4 hosts reach IPv6 servers (RFC 6146 §3.2, §3.5.1, §3.5.2.2)."""
 
 from __future__ import annotations
 

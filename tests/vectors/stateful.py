@@ -79,12 +79,12 @@ def _udp() -> list[Vector]:
         ),
         Vector(
             "another server may use the mapping",
-            "RFC 6146 §3.5.1.2: endpoint-independent filtering",
+            "RFC 6146 §3.5.1: endpoint-independent filtering",
             (opened(), other),
         ),
         Vector(
             "another server may not use the mapping",
-            "RFC 6146 §3.5.1.2: address-dependent filtering",
+            "RFC 6146 §3.5.1: address-dependent filtering",
             (
                 opened(),
                 step(udp4(src=OTHER_S4), reason="filtered"),
@@ -93,7 +93,7 @@ def _udp() -> list[Vector]:
             ),
             {"filtering": "address-dependent"},
         ),
-        Vector("no mapping", "RFC 6146 §3.5.1.2: Host Unreachable", (nobody,)),
+        Vector("no mapping", "RFC 6146 §3.5.1: Host Unreachable", (nobody,)),
         Vector(
             "a session lives five minutes",
             "RFC 6146 §4: UDP_DEFAULT",
