@@ -216,7 +216,10 @@ class Neighbour:
         return f"neighbour {self.index} {self.address}"
 
     def describe(self) -> str:
-        return f"add permanent neighbour {self.address} lladdr {self.new} dev {self.device}"
+        # A dry run has no device yet, and so no address to derive the gateway's from.
+        known = any(bytes.fromhex(self.new.replace(":", "")))
+        mac = self.new if known else "(the gateway's)"
+        return f"add permanent neighbour {self.address} lladdr {mac} dev {self.device}"
 
     def apply(self) -> None:
         with explaining(self.describe()), IPRoute() as ipr:
