@@ -159,7 +159,7 @@ class FromV6:
         data = build_ipv6(
             traffic_class=view.traffic_class,
             hop_limit=min(piece.hop_limit for piece in held),
-            protocol=held[0].protocol if held[0].fragment is None else Protocol.ICMPV6,
+            protocol=Protocol.ICMPV6,  # nothing else has to be whole in this direction
             src=view.src,
             dst=view.dst,
             payload=reassemble(held),
