@@ -16,11 +16,10 @@ from gateway import config_ports as ports
 from gateway import config_values as values
 from translate.addresses import Layout, Prefix6
 from translate.deterministic import Subscribers
+from translate.policy import WELL_KNOWN_PREFIX
 from translate.pool4 import PoolRange
 from translate.static_bib import StaticEntry
 
-# RFC 6052 §2.1: the well-known prefix, which must not carry non-global IPv4 addresses (§3.1).
-WELL_KNOWN_PREFIX = IPv6Network("64:ff9b::/96")
 # RFC 7335: an address of IANA's IPv4 service continuity prefix, never seen behind the host.
 DEFAULT_POOL4 = PoolRange(IPv4Network("192.0.0.6/32"))
 

@@ -36,7 +36,8 @@ RTN_LOCAL: Final = 2
 RTPROT_ZEBRA: Final = 11
 RTPROT_BIRD: Final = 12
 RTPROT_BGP: Final = 186
-RTPROT_GATEWAY: Final = 64  # what the gateway's own routes carry (gateway/host/routes.py)
+# What the gateway's own routes carry; above 63 linux/rtnetlink.h reserves only 186 to 192.
+RTPROT_GATEWAY: Final = 64
 RT_TABLE_MAIN: Final = 254
 RT_TABLE_LOCAL: Final = 255
 

@@ -253,7 +253,7 @@ class StateTables:
         """Removes sessions whose lifetime is over, after at most `limit` looks.
 
         Returns those that get a last chance instead: an established TCP session goes to TRANS
-        and its client has to be probed (RFC 6146 §3.5.2.2, §3.5.2.2).
+        and its client has to be probed (RFC 6146 §3.5.2.2).
         """
         silent: list[Session] = []
         for session in self.wheel.pop_due(now, limit):

@@ -18,8 +18,9 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from gateway.host.links import GATEWAY4, GATEWAY6
 from gateway.host.netlink import Gone, explaining, undoing
+from gateway.route_query import RTPROT_GATEWAY
 
-PROTOCOL = 64  # above 63 nothing is reserved in linux/rtnetlink.h but 186 to 192
+PROTOCOL = RTPROT_GATEWAY
 RTM_F_FIB_MATCH = 0x2000
 RTNH_F_ONLINK = 4
 RT_TABLE_MAIN = 254

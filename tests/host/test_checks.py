@@ -27,11 +27,6 @@ SERVER = "203.0.113.5"
 EVERY_WAY = ("lan0 to tap0", "tap0 to lan0", "tap0 to wan0", "wan0 to tap0")
 DROP_POLICY = "table ip t { chain forwarded { type filter hook forward priority 0; policy drop; } }"
 
-needs_nft = pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft")
-needs_iptables = pytest.mark.skipif(
-    shutil.which("iptables-nft") is None, reason="needs iptables-nft"
-)
-
 
 @pytest.fixture
 def host(run, sysctl):
@@ -134,8 +129,6 @@ def test_a_clean_host_has_nothing_in_the_way(host, run) -> None:
     assert everything_crosses(run)
 
 
-@needs_nft
-@needs_iptables
 def test_dockers_policy_is_named_with_its_own_remedy(host, run) -> None:
     host()
     # What dockerd writes with iptables-nft.
@@ -169,7 +162,6 @@ def test_dockers_policy_is_named_with_its_own_remedy(host, run) -> None:
     assert everything_crosses(run)
 
 
-@needs_nft
 def test_a_policy_of_drop_with_accepting_rules_for_the_device_is_fine(host, run) -> None:
     host()
     nft(
@@ -182,7 +174,6 @@ def test_a_policy_of_drop_with_accepting_rules_for_the_device_is_fine(host, run)
     assert everything_crosses(run)
 
 
-@needs_nft
 @pytest.mark.parametrize(
     ("rules", "dropped"),
     [
@@ -233,7 +224,6 @@ def test_rules_are_followed(host, rules: str, dropped: list[str]) -> None:
     assert [name for name in EVERY_WAY if name in " ".join(found())] == dropped
 
 
-@needs_nft
 @pytest.mark.parametrize(
     ("rule", "complaint"),
     [
@@ -268,7 +258,6 @@ def test_a_rule_is_named_when_it_certainly_drops(host, run, rule: str, complaint
         assert "nft insert rule inet t forwarded" in lines[0]
 
 
-@needs_nft
 @pytest.mark.parametrize("rule", ["limit rate 10/second drop", "ip6 saddr 2001:db8:2::/80 drop"])
 def test_a_drop_of_some_of_the_traffic_is_somebodys_choice(host, rule: str) -> None:
     host()
@@ -276,7 +265,6 @@ def test_a_drop_of_some_of_the_traffic_is_somebodys_choice(host, rule: str) -> N
     assert found() == []
 
 
-@needs_nft
 def test_a_jump_of_some_traffic_into_a_drop_is_somebodys_choice(host) -> None:
     host()
     script = """table inet t { chain deny { drop; }
@@ -290,7 +278,6 @@ def test_a_jump_of_some_traffic_into_a_drop_is_somebodys_choice(host) -> None:
     assert 'nft insert rule inet t forwarded iifname "tap0" accept' in line
 
 
-@needs_nft
 def test_every_base_chain_has_its_say_and_the_remedy_works(host, run) -> None:
     host()
     nft('table ip a { chain f { type filter hook forward priority -5; iifname "tap0" accept; } }')
@@ -303,7 +290,6 @@ def test_every_base_chain_has_its_say_and_the_remedy_works(host, run) -> None:
     assert everything_crosses(run)
 
 
-@needs_nft
 def test_a_drop_at_another_hook_is_seen_where_the_device_is_known(host, run) -> None:
     host()
     nft('table ip t { chain p { type filter hook prerouting priority 0; iifname "tap0" drop; } }')
@@ -316,7 +302,6 @@ def test_a_drop_at_another_hook_is_seen_where_the_device_is_known(host, run) -> 
     assert not crosses(run, 6, False)
 
 
-@needs_nft
 def test_clients_beside_the_default_route_count_only_without_others(host, run) -> None:
     host()
     nft(
@@ -332,7 +317,6 @@ def test_clients_beside_the_default_route_count_only_without_others(host, run) -
     assert "IPv6 any device to tap0" in line
 
 
-@needs_nft
 def test_known_firewalls_get_their_own_commands(host) -> None:
     host()
     nft(
@@ -351,7 +335,6 @@ def test_known_firewalls_get_their_own_commands(host) -> None:
     assert line.endswith("remedy: ufw route allow in on tap0; ufw route allow out on tap0")
 
 
-@needs_nft
 def test_a_bridge_through_the_firewall_is_a_way_of_its_own(
     host, run, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -372,7 +355,6 @@ def test_a_bridge_through_the_firewall_is_a_way_of_its_own(
     assert "IPv6 br0 to br0" in line
 
 
-@pytest.mark.skipif(shutil.which("iptables-legacy") is None, reason="needs iptables-legacy")
 def test_old_iptables_are_read_too(host, run) -> None:
     host()
     try:
@@ -393,7 +375,6 @@ def test_old_iptables_are_read_too(host, run) -> None:
     assert everything_crosses(run) is False  # REJECT of UDP, which is a choice, not complained of
 
 
-@pytest.mark.skipif(shutil.which("iptables-legacy") is None, reason="needs iptables-legacy")
 def test_old_iptables_without_its_program_are_named(host, run, monkeypatch) -> None:
     host()
     try:
@@ -545,7 +526,6 @@ def test_before_the_set_up_nothing_is_said_about_routes(host, run, sysctl) -> No
     assert found(masquerade=False) == []
 
 
-@needs_nft
 def test_connection_tracking_must_hold_the_sessions(host) -> None:
     host()
     nft("table ip t { chain c { type nat hook postrouting priority 100; masquerade; } }")

@@ -1,4 +1,4 @@
-"""The probe of a silent TCP session (RFC 6146 §3.5.2.2, §3.5.2.2)."""
+"""The probe of a silent TCP session (RFC 6146 §3.5.2.2)."""
 
 from __future__ import annotations
 
