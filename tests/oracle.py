@@ -34,6 +34,7 @@ from scapy.packet import Packet as Layer
 from scapy.packet import Raw
 
 from translate.addresses import Layout, Prefix6
+from translate.fast_path import BUFFER_SIZE, IP_AT, make_fast_path
 from translate.nat64 import Nat64
 from translate.packets import Packet
 from translate.pool4 import PoolRange
@@ -160,6 +161,29 @@ class Bench:
         self.one(IP(src=SERVER, dst=out.src) / TCP(sport=dport, dport=port, flags="SA"))
         self.one(tcp6("A", sport=sport, dport=dport, src=src))
         return port
+
+
+def fast_path_of(bench: Bench) -> Callable[[Layer | bytes], bytes | None]:
+    """The fast path of a tun device over the bench's flows: the packet that it makes, or None."""
+    settings = bench.nat.settings
+    fast = make_fast_path(
+        bench.nat.state.flows,
+        vnet=False,
+        ethernet4=b"",
+        ethernet6_tail=b"",
+        lowest_ipv6_mtu=settings.lowest_ipv6_mtu,
+        tos=settings.tos,
+        traffic_class=settings.traffic_class,
+    )
+
+    def carry(packet: Layer | bytes) -> bytes | None:
+        data = bytes(packet)
+        buffer = bytearray(BUFFER_SIZE)
+        buffer[IP_AT : IP_AT + len(data)] = data
+        start = fast(buffer, len(data), bench.now)
+        return bytes(buffer[start : IP_AT + len(data)]) if start else None
+
+    return carry
 
 
 def udp6(

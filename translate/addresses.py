@@ -6,7 +6,9 @@ last 32 bits, whatever the prefix length, which is how ptrtd and totd did it and
 can type (`fec0:0:0:ffff::192.0.2.1`). For a prefix shorter than /96 an address is told apart
 by what must be zero: in the trailing layout everything between the prefix and the last four
 octets, in RFC 6052's the u octet and the suffix. An address that satisfies both is one whose
-first IPv4 octet is 0, which is no unicast destination, or is the prefix itself.
+first IPv4 octet is 0, which is no unicast destination, or is the prefix itself. Under a prefix
+whose own layout is RFC 6052's, what is not trailing is RFC 6052's, and the u octet and the suffix
+are ignored, as RFC 6052 §2.2 asks of readers.
 """
 
 from __future__ import annotations
@@ -53,6 +55,11 @@ class Prefix6:
     def __repr__(self) -> str:
         return f"Prefix6({self.network}, {self.layout.value})"
 
+    @property
+    def head(self) -> bytes:
+        """The octets of the prefix itself; those of two prefixes of a translator differ."""
+        return self._head
+
     def contains(self, addr6: bytes) -> bool:
         """Whether the 16 bytes lie in the prefix, embedding or not."""
         return addr6[: self._head_len] == self._head
@@ -73,8 +80,8 @@ class Prefix6:
     def extract(self, addr6: bytes) -> bytes | None:
         """The four bytes of IPv4 in a 16-byte address of either layout, or None.
 
-        None when the address is outside the prefix, or inside but embeds nothing: the bits
-        that both layouts want zero are not (RFC 6052 §2.2 reserves suffix and u octet).
+        None when the address is outside the prefix, or inside one of trailing layout but embeds
+        nothing: the bits that both layouts want zero are not.
         """
         head_len = self._head_len
         if addr6[:head_len] != self._head:
@@ -83,7 +90,7 @@ class Prefix6:
             return addr6[12:]
         if not any(addr6[head_len:12]):
             return addr6[12:]
-        if addr6[8] or any(addr6[self._suffix_at :]):
+        if self.layout is Layout.TRAILING and (addr6[8] or any(addr6[self._suffix_at :])):
             return None
         split = self._split
         return addr6[head_len : head_len + split] + addr6[9 : 9 + 4 - split]

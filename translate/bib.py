@@ -14,7 +14,7 @@ from translate.expiry import ExpiryWheel
 from translate.identifications import Identifications
 from translate.packets import Protocol
 from translate.reasons import Discard, Reason
-from translate.sessions import BibEntry, Client, FlowTable, Session, shared_number
+from translate.sessions import BibEntry, Client, ClientLinks, FlowTable, Session
 from translate.settings import Filtering, Settings
 from translate.sharded import ShardedDict
 from translate.static_bib import StaticEntry
@@ -35,10 +35,15 @@ class StateTables:
         """`on_block` is called when a client is assigned a block of ports or gives it back."""
         self._randbelow = randbelow
         self.idents = Identifications(randbelow)
-        self.flows: dict[int, FlowTable] = {p: FlowTable(self.idents.counters) for p in PROTOCOLS}
+        self._links = ClientLinks()
+        self.flows: dict[int, FlowTable] = {
+            p: FlowTable(p, self.idents, self._links) for p in PROTOCOLS
+        }
         self.bib6: dict[int, ShardedDict[BibEntry]] = {p: ShardedDict() for p in PROTOCOLS}
         self.bib4: dict[int, ShardedDict[BibEntry]] = {p: ShardedDict() for p in PROTOCOLS}
-        self.allocators = {p: ClientPorts(settings, p, randbelow, on_block) for p in PROTOCOLS}
+        self.allocators: dict[int, ClientPorts] = {
+            p: ClientPorts(settings, p, randbelow, on_block) for p in PROTOCOLS
+        }
         # The first and the last address of each network, once.
         networks = collapse_addresses(item.network for item in settings.pool4)
         self._pool4 = [(int(net[0]), int(net[-1])) for net in networks]
@@ -48,7 +53,7 @@ class StateTables:
         # Dynamic mappings that had to make way for static ones.
         self.displaced = 0
         self._static: dict[StaticEntry, BibEntry] = {}
-        self.wheel = ExpiryWheel([0.0] * len(Timer))
+        self.wheel = ExpiryWheel([0.0] * len(Timer), self._last_seen)
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
@@ -76,15 +81,17 @@ class StateTables:
     def sessions(self) -> Iterator[Session]:
         """Every session, in no particular order."""
         for table in self.flows.values():
-            for shard in table.by_key6:
-                yield from list(shard.values())
+            yield from table.sessions()
 
     # -- mappings ---------------------------------------------------------------------
 
-    def mapping_for(self, protocol: int, key6: bytes, link: bytes) -> BibEntry:
+    def mapping_for(
+        self, protocol: int, key6: bytes, link: bytes, addr4: bytes | None = None
+    ) -> BibEntry:
         """The BIB entry of a client's transport address (18 bytes), made if need be.
 
-        Endpoint-independent: the same for every destination (RFC 6146 §3.5.1.1).
+        `addr4`: where the client's own port is wanted, if it may have it.
+        Endpoint-independent: the same for every destination (RFC 6146 §3.5.1).
         Raises Discard at a limit, and when the client's pool address has no port left.
         """
         entry = self.bib6[protocol].get(key6)
@@ -101,8 +108,11 @@ class StateTables:
             client = Client(addr6, link)
         elif limits.bib_per_client and client.bibs - client.statics >= limits.bib_per_client:
             raise Discard(Reason.CLIENT_BIB_LIMIT)
-        ports = self.allocators[Protocol(protocol)]
-        key4 = ports.take(client, int.from_bytes(key6[16:18], "big"))
+        ports = self.allocators[protocol]
+        port = int.from_bytes(key6[16:18], "big")
+        if addr4 is not None and ports.take_given(client, addr4, port):
+            return self.add_mapping(protocol, client, key6, addr4 + key6[16:18])
+        key4 = ports.take(client, port)
         return self.add_mapping(protocol, client, key6, key4)
 
     def add_mapping(self, protocol: int, client: Client, key6: bytes, key4: bytes) -> BibEntry:
@@ -110,7 +120,8 @@ class StateTables:
         entry = BibEntry(protocol, client, key6, key4)
         if self._settings.filtering is Filtering.ADDRESS_DEPENDENT:
             entry.servers = {}
-        self.clients[client.addr6] = client
+        if client.bibs == 0:
+            self._enter(client)
         client.bibs += 1
         client.addr4[protocol] = key4[:4]
         self.bib6[protocol][key6] = entry
@@ -139,13 +150,12 @@ class StateTables:
             if dynamic is not None and dynamic.sessions:
                 self._end_sessions(dynamic)
                 self.displaced += 1
-        taken = self.allocators[Protocol(protocol)].reserve(
-            key4[:4], int.from_bytes(key4[4:], "big")
-        )
+        taken = self.allocators[protocol].reserve(key4[:4], int.from_bytes(key4[4:], "big"))
         assert taken, "a static mapping outside pool4, or two of them with one port"
         client = self.clients.get(key6[:16])
         if client is None:
-            client = self.clients[key6[:16]] = Client(key6[:16], b"")
+            client = Client(key6[:16], b"")
+            self._enter(client)
         entry = BibEntry(protocol, client, key6, key4, static=True)
         client.bibs += 1
         client.statics += 1
@@ -160,16 +170,20 @@ class StateTables:
 
     def _end_sessions(self, entry: BibEntry) -> None:
         """Ends the sessions of a mapping; a dynamic one goes with the last of them."""
-        shard = self.flows[entry.protocol].by_key4[entry.key4[-1]]
-        for session in [s for s in shard.values() if s.bib is entry]:
-            self.end_session(session)
+        if not entry.sessions:
+            return
+        for session in self.flows[entry.protocol].sessions():
+            if session.bib is entry:
+                self.end_session(session)
+                if not entry.sessions:
+                    break
 
     def _end_mapping(self, entry: BibEntry) -> None:
         del self.bib6[entry.protocol][entry.key6]
         del self.bib4[entry.protocol][entry.key4]
         self.bib_count -= 1
         port = int.from_bytes(entry.key4[4:], "big")
-        client, ports = entry.client, self.allocators[Protocol(entry.protocol)]
+        client, ports = entry.client, self.allocators[entry.protocol]
         if entry.static:
             ports.unreserve(entry.key4[:4], port)
             client.statics -= 1
@@ -178,13 +192,21 @@ class StateTables:
         client.bibs -= 1
         if client.bibs == 0:
             del self.clients[client.addr6]
+            client.leave(self._links)
+
+    def _enter(self, client: Client) -> None:
+        self.clients[client.addr6] = client
+        client.enter(self._links)
 
     # -- sessions ---------------------------------------------------------------------
 
     def add_session(
         self, entry: BibEntry, key6: bytes, server4: bytes, timer: Timer, now: float
     ) -> Session:
-        """A new session under a mapping. Raises Discard at a limit, leaving no empty mapping."""
+        """A new session under a mapping. Raises Discard at a limit, leaving no empty mapping.
+
+        The fast path carries it at once where the protocol has no states.
+        """
         limits = self._settings.limits
         client = entry.client
         if self.session_count >= limits.sessions:
@@ -194,8 +216,9 @@ class StateTables:
             self._drop_if_empty(entry)
             raise Discard(Reason.CLIENT_SESSION_LIMIT)
         session = Session(entry, key6, server4, timer, now)
-        session.ident = self._ident(session.tail4[:8], entry.protocol)
-        self.flows[entry.protocol].insert(session)
+        # A hairpinned packet has to pass both directions' steps, which only the slow path does.
+        carried = entry.protocol != Protocol.TCP and not self.in_pool4(server4)
+        self.flows[entry.protocol].insert(session, carried=carried)
         self.wheel.add(session)
         entry.sessions += 1
         if entry.servers is not None:
@@ -210,12 +233,11 @@ class StateTables:
 
     def passing(self, entry: BibEntry, key6: bytes, server4: bytes, now: float) -> Session:
         """A session for one packet, in no table: it passes through the mapping and is gone."""
-        session = Session(entry, key6, server4, Timer.TCP_TRANS, now)
-        session.ident = self._ident(session.tail4[:8], entry.protocol)
-        return session
+        return Session(entry, key6, server4, Timer.TCP_TRANS, now)
 
-    def _ident(self, addresses4: bytes, protocol: int) -> int:
-        return shared_number(self.idents.index(addresses4, protocol))
+    def take_ident(self, session: Session, count: int) -> int:
+        """The first of `count` identifications in a row for packets of a session."""
+        return self.idents.take(self.flows[session.protocol].ident(session), count)
 
     def next_ident(self, pool4: bytes, server4: bytes, protocol: int) -> int:
         """The next identification of packets from a pool address to a server."""
@@ -225,15 +247,17 @@ class StateTables:
         """Moves a TCP session through its states (RFC 6146 §3.5.2.2)."""
         if session.state == State.CLOSED:
             return
-        state, timer = step(State(session.state), seen)
+        before = session.state
+        state, timer = step(before, seen)
         session.state = state
         if timer is not None:
             self.restart(session, timer, now)
         flows = self.flows[Protocol.TCP]
         # A hairpinned packet has to pass both directions' steps, which only the slow path does.
-        if state in FAST_STATES and not self.in_pool4(session.server4):
-            flows.install(session)
-        else:
+        if state in FAST_STATES:
+            if before not in FAST_STATES and not self.in_pool4(session.server4):
+                flows.install(session)
+        elif before in FAST_STATES:
             flows.remove(session)
 
     def restart(self, session: Session, timer: Timer, now: float) -> None:
@@ -243,6 +267,9 @@ class StateTables:
             self.wheel.remove(session)
             session.timer = timer
             self.wheel.add(session)
+
+    def _last_seen(self, session: Session) -> float:
+        return self.flows[session.protocol].last_seen(session)
 
     def end_session(self, session: Session) -> None:
         """Removes a session, its mapping if it was the last, and so on upwards."""

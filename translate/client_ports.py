@@ -133,6 +133,16 @@ class ClientPorts:
                     raise
         raise Discard(Reason.POOL4_EXHAUSTED)
 
+    def take_given(self, client: Client, addr4: bytes, port: int) -> bool:
+        """Whether the client gets this very port: it is free, and no plan says otherwise.
+
+        Its other ports of the protocol, if it has any, are of the same address.
+        """
+        pool = self._of(client.addr6)
+        if self._block_size or (pool is self._general and self._plan is not None):
+            return False
+        return client.addr4.get(self._protocol, addr4) == addr4 and pool.reserve(addr4, port)
+
     def release(self, client: Client, addr4: bytes, port: int) -> None:
         """Gives a port back that `take` gave to this client."""
         pool = self._holding(addr4, port)

@@ -205,7 +205,8 @@ class DatagramTrains:
         session = self._flows.find4(key4)
         if session is not None:
             counters = self._flows.identifications
-            counters[session.ident] = counters[session.ident] + self.count - 1 & 0xFFFF
+            ident = self._flows.ident(session)
+            counters[ident] = counters[ident] + self.count - 1 & 0xFFFF
 
 
 def can_form(offloads: frozenset[str]) -> bool:

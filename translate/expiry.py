@@ -1,15 +1,17 @@
 """Expiry of sessions: a timing wheel with buckets of one second, looked at lazily.
 
-Theory of operation. A packet only writes `last` into its session. A session lies in the bucket
-of the second in which it would be over if nothing more came; when that second has passed it is
-looked at once and is either over, or moves to the bucket that `last` asks for by then. So a
+Theory of operation. A packet only writes down when it came. A session lies in the bucket of the
+second in which it would be over if nothing more came; when that second has passed it is looked
+at once and is either over, or moves to the bucket that its last packet asks for by then. So a
 packet costs nothing here, entering and leaving are O(1), nothing is sorted or swept, and a
-session ends less than `GRANULARITY` after its lifetime. Buckets are doubly linked lists through
-the sessions themselves.
+session ends less than `GRANULARITY` after its lifetime, counted from what `last_seen` says.
+Buckets are doubly linked lists through the sessions themselves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,13 +25,18 @@ class ExpiryWheel:
     """All sessions of a translator by when they have to be looked at.
 
     `lifetimes`: seconds, by `Timer` value. Time does not run backwards: each `now` is at least
-    the one before.
+    the one before. `last_seen(session)`: when its last packet came; `Session.last` may be older.
     """
 
-    __slots__ = ("_buckets", "_done", "lifetimes")
+    __slots__ = ("_buckets", "_done", "_last_seen", "lifetimes")
 
-    def __init__(self, lifetimes: list[float]) -> None:
+    def __init__(
+        self,
+        lifetimes: list[float],
+        last_seen: Callable[[Session], float] = attrgetter("last"),
+    ) -> None:
         self.lifetimes = lifetimes
+        self._last_seen = last_seen
         self._buckets: dict[int, Session] = {}
         # The last second whose bucket has been emptied; None before the first look.
         self._done: int | None = None
@@ -81,6 +88,7 @@ class ExpiryWheel:
                 break
             limit -= 1
             self.remove(session)
+            session.last = self._last_seen(session)
             if session.last + self.lifetimes[session.timer] > now:
                 self.add(session)
             else:

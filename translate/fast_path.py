@@ -22,6 +22,18 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+from translate.flow_records import (
+    EMPTY,
+    HASH_SHIFT,
+    NOT_FOUND,
+    RECORD_SIZE,
+    SHARD_SHIFT,
+    SLOW,
+    STAMP,
+    STAMP_AT,
+    stamp_of,
+    time_of,
+)
 from translate.packets import Protocol
 from translate.sessions import FlowTable
 from translate.vnet import VNET_SIZE, translate_vnet
@@ -68,24 +80,39 @@ def make_fast_path(
     start4, start6 = base + 20, base - 20
     v, skip, mac = f"{vnet_size}s", f"{link}x", "6s" if link else "0s"
 
-    tcp6 = struct.Struct(f">{v}{skip}IHxB36s9xB2xH").unpack_from
-    udp6 = struct.Struct(f">{v}{skip}IHxB36s2xH").unpack_from
-    icmp6 = struct.Struct(f">{v}{skip}IHxB32sBBH2s").unpack_from
-    tcp4 = struct.Struct(f">{v}{skip}BBH2xHBx2x12s9xB2xH").unpack_from
-    udp4 = struct.Struct(f">{v}{skip}BBH2xHBx2x12s2xH").unpack_from
+    tcp6 = struct.Struct(f">{v}{skip}H2xHxB36s8sH2sH").unpack_from
+    udp6 = struct.Struct(f">{v}{skip}H2xHxB36sHH").unpack_from
+    icmp6 = struct.Struct(f">{v}{skip}H2xHxB32sBBH2s").unpack_from
+    tcp4 = struct.Struct(f">{v}{skip}BBH2xHBx2x12s8sH2sH").unpack_from
+    udp4 = struct.Struct(f">{v}{skip}BBH2xHBx2x12sHH").unpack_from
     icmp4 = struct.Struct(f">{v}{skip}BBH2xHBx2x8sBBH2s").unpack_from
     # The last byte of what is in front of IPv4 is its version and header length.
-    out4 = struct.Struct(f">{v}{link + 1}sBHHHBBH12s").pack_into
+    out4_tcp = struct.Struct(f">{v}{link + 1}sBHHHBBH12s8sH2sH").pack_into
+    out4_udp = struct.Struct(f">{v}{link + 1}sBHHHBBH12sHH").pack_into
     out4_icmp = struct.Struct(f">{v}{link + 1}sBHHHBBH8sBBH2s").pack_into
-    out6 = struct.Struct(f">{v}{mac}{len(ethernet6_tail)}sIHBB36s").pack_into
-    out6_icmp = struct.Struct(f">{v}{mac}{len(ethernet6_tail)}sIHBB32sBBH2s").pack_into
+    out6_tcp = struct.Struct(f">{v}{mac}{len(ethernet6_tail)}sH2xHBB36s8sH2sH").pack_into
+    out6_udp = struct.Struct(f">{v}{mac}{len(ethernet6_tail)}sH2xHBB36sHH").pack_into
+    out6_icmp = struct.Struct(f">{v}{mac}{len(ethernet6_tail)}sH2xHBB32sBBH2s").pack_into
     head4 = ethernet4 + b"\x45"
+    # Who has sent nothing yet, as the server of a static mapping, is found by the host.
+    host = ethernet4[:6]
     plain_vnet = bytes(vnet_size)
 
-    flows_tcp6, flows_tcp4 = flows[Protocol.TCP].by_key6, flows[Protocol.TCP].by_key4
-    flows_udp6, flows_udp4 = flows[Protocol.UDP].by_key6, flows[Protocol.UDP].by_key4
-    flows_icmp6, flows_icmp4 = flows[Protocol.ICMP].by_key6, flows[Protocol.ICMP].by_key4
-    idents = flows[Protocol.TCP].identifications
+    tcp, udp, icmp = flows[Protocol.TCP], flows[Protocol.UDP], flows[Protocol.ICMP]
+    flows_tcp6, flows_tcp4 = tcp.by_key6.shards, tcp.by_key4.shards
+    flows_udp6, flows_udp4 = udp.by_key6.shards, udp.by_key4.shards
+    flows_icmp6, flows_icmp4 = icmp.by_key6.shards, icmp.by_key4.shards
+    record6, record4 = tcp.by_key6.unpack, tcp.by_key4.unpack
+    record6_icmp, record4_icmp = icmp.by_key6.unpack, icmp.by_key4.unpack
+    idents, links = tcp.identifications, tcp.links.by_number
+    # What was found last, if it has the stamp of this time: nothing is written for it.
+    last_tcp6, last_tcp4 = tcp.by_key6.last, tcp.by_key4.last
+    last_udp6, last_udp4 = udp.by_key6.last, udp.by_key4.last
+    last_icmp6, last_icmp4 = icmp.by_key6.last, icmp.by_key4.last
+    memories = (last_tcp6, last_tcp4, last_udp6, last_udp4, last_icmp6, last_icmp4)
+    write_stamp = STAMP.pack_into
+    # The stamp of this time, and until when it is that.
+    current, until = EMPTY, 0.0
     memo_tcp6: _VnetMemo = {}
     memo_udp6: _VnetMemo = {}
     memo_tcp4: _VnetMemo = {}
@@ -103,41 +130,65 @@ def make_fast_path(
             memo[header] = known
         return known
 
-    low_port6, low_id6 = IP_AT + 41, IP_AT + 45
-    low_port4, low_id4 = IP_AT + 23, IP_AT + 25
     next_header, protocol4 = IP_AT + 6, IP_AT + 9
-    tcp_csum6, udp_csum6 = IP_AT + 56, IP_AT + 46
-    tcp_csum4, udp_csum4 = IP_AT + 36, IP_AT + 26
-    data_offset6, data_offset4 = IP_AT + 52, IP_AT + 32
     keep4, set4 = (0xFF, 0) if tos is None else (0, tos)
     keep6, set6 = (0xFF, 0) if traffic_class is None else (0, traffic_class)
     largest_clear = lowest_ipv6_mtu - 20
 
     def fast_path(buf: bytearray, n: int, now: float) -> int:
+        nonlocal current, until
+        if now >= until:
+            current = stamp_of(now)
+            until = time_of(current)
+            for last in memories:
+                last[0] = NOT_FOUND
         version = buf[IP_AT] >> 4
         if version == 6:
             protocol = buf[next_header]
             if protocol == _TCP:
-                header, word, length, hops, key, flags, csum = tcp6(buf, base)
-                session = flows_tcp6[buf[low_port6]].get(key)
+                header, word, length, hops, key, numbers, flags, window, csum = tcp6(buf, base)
+                found = last_tcp6[0]
+                if found[0] != key:
+                    where = hash(key) >> HASH_SHIFT
+                    shard, mask = flows_tcp6[where >> SHARD_SHIFT]
+                    place = where & mask
+                    found = record6(shard, place)
+                    while found[0] != key:
+                        if found[6] == EMPTY:
+                            return 0
+                        place = place + RECORD_SIZE & mask
+                        found = record6(shard, place)
+                    if found[6] == current:
+                        last_tcp6[0] = found
+                _, tail, sum4, addresses, full, ident, stamp = found
                 if (
-                    session is None
-                    or not session.fast
+                    stamp == SLOW
                     or flags & 7
                     or hops < 2
                     or length + front6 != n
-                    or not 20 <= buf[data_offset6] >> 2 & 60 <= length
+                    or not 20 <= flags >> 10 & 60 <= length
                     or length > 65515
                 ):
                     return 0
                 known = memo_tcp6.get(header) or learn(memo_tcp6, header, _TCP, True)
-                at = tcp_csum6
             elif protocol == _UDP:
-                header, word, length, hops, key, csum = udp6(buf, base)
-                session = flows_udp6[buf[low_port6]].get(key)
+                header, word, length, hops, key, size, csum = udp6(buf, base)
+                found = last_udp6[0]
+                if found[0] != key:
+                    where = hash(key) >> HASH_SHIFT
+                    shard, mask = flows_udp6[where >> SHARD_SHIFT]
+                    place = where & mask
+                    found = record6(shard, place)
+                    while found[0] != key:
+                        if found[6] == EMPTY:
+                            return 0
+                        place = place + RECORD_SIZE & mask
+                        found = record6(shard, place)
+                    if found[6] == current:
+                        last_udp6[0] = found
+                _, tail, sum4, addresses, full, ident, stamp = found
                 if (
-                    session is None
-                    or not session.fast
+                    stamp == SLOW
                     or hops < 2
                     or length + front6 != n
                     or length < 8
@@ -146,13 +197,25 @@ def make_fast_path(
                 ):
                     return 0
                 known = memo_udp6.get(header) or learn(memo_udp6, header, _UDP, True)
-                at = udp_csum6
             elif protocol == _ICMPV6:
                 header, word, length, hops, key, kind, code, csum, ident = icmp6(buf, base)
-                session = flows_icmp6[buf[low_id6]].get(key + ident)
+                key += ident
+                found = last_icmp6[0]
+                if found[0] != key:
+                    where = hash(key) >> HASH_SHIFT
+                    shard, mask = flows_icmp6[where >> SHARD_SHIFT]
+                    place = where & mask
+                    found = record6_icmp(shard, place)
+                    while found[0] != key:
+                        if found[6] == EMPTY:
+                            return 0
+                        place = place + RECORD_SIZE & mask
+                        found = record6_icmp(shard, place)
+                    if found[6] == current:
+                        last_icmp6[0] = found
+                _, tail, out, sum4, full, counter, stamp = found
                 if (
-                    session is None
-                    or not session.fast
+                    stamp == SLOW
                     or hops < 2
                     or length + front6 != n
                     or length < 8
@@ -167,23 +230,18 @@ def make_fast_path(
                     kind, gained = 0, 0x7EFF
                 else:
                     return 0
-                session.last = now
+                if stamp != current:
+                    write_stamp(shard, place + STAMP_AT, current)
                 total = length + 20
                 if total > 1260:
                     frag, number = 0x4000, 0
                 else:
-                    counter = session.ident
                     frag, number = 0, idents[counter]
                     idents[counter] = number + 1 & 0xFFFF
-                tos = word >> 20 & keep4 | set4
+                tos = word >> 4 & keep4 | set4
                 hops -= 1
-                total_sum = session.header4_sum + tos + total + number + frag + (hops << 8)
-                total_sum = (total_sum & 0xFFFF) + (total_sum >> 16)
-                total_sum = (total_sum & 0xFFFF) + (total_sum >> 16)
-                csum = 0xFFFF - csum + session.delta_full + gained + (0xFFFF - length)
-                csum = (csum & 0xFFFF) + (csum >> 16)
-                csum = (csum & 0xFFFF) + (csum >> 16)
-                tail = session.tail4
+                total_sum = sum4 + tos + total + number + frag + (hops << 8)
+                csum = (csum - full - gained + length) % 0xFFFF
                 out4_icmp(
                     buf,
                     start4,
@@ -195,12 +253,12 @@ def make_fast_path(
                     frag,
                     hops,
                     _ICMP,
-                    0xFFFF - total_sum,
-                    tail[:8],
+                    -total_sum % 0xFFFF,
+                    tail,
                     kind,
                     0,
-                    0xFFFF - csum,
-                    tail[8:],
+                    csum,
+                    out,
                 )
                 return start4
             else:
@@ -217,64 +275,106 @@ def make_fast_path(
             elif total > 1260:
                 frag, number = 0x4000, 0
             else:
-                counter = session.ident
-                frag, number = 0, idents[counter]
-                idents[counter] = number + 1 & 0xFFFF
-            session.last = now
-            tos = word >> 20 & keep4 | set4
+                frag, number = 0, idents[ident]
+                idents[ident] = number + 1 & 0xFFFF
+            if stamp != current:
+                write_stamp(shard, place + STAMP_AT, current)
+            tos = word >> 4 & keep4 | set4
             hops -= 1
-            total_sum = session.header4_sum + tos + total + number + frag + (hops << 8)
-            total_sum = (total_sum & 0xFFFF) + (total_sum >> 16)
-            total_sum = (total_sum & 0xFFFF) + (total_sum >> 16)
-            out4(
-                buf,
-                start4,
-                header,
-                head4,
-                tos,
-                total,
-                number,
-                frag,
-                hops,
-                protocol,
-                0xFFFF - total_sum,
-                session.tail4,
-            )
+            total_sum = sum4 + tos + total + number + frag + (hops << 8)
             if partial:
-                csum += session.delta_addresses
-                csum = (csum & 0xFFFF) + (csum >> 16)
+                sent = csum + addresses
+                sent = (sent & 0xFFFF) + (sent >> 16)
             else:
-                csum = 0xFFFF - csum + session.delta_full
-                csum = 0xFFFF - ((csum & 0xFFFF) + (csum >> 16))
-                if csum == 0 and protocol == _UDP:
-                    csum = 0xFFFF
-            buf[at] = csum >> 8
-            buf[at + 1] = csum & 0xFF
+                sent = (csum - full) % 0xFFFF
+                if sent == 0 and (protocol == _UDP or (csum == 0xFFFF and not full)):
+                    sent = 0xFFFF
+            if protocol == _TCP:
+                out4_tcp(
+                    buf,
+                    start4,
+                    header,
+                    head4,
+                    tos,
+                    total,
+                    number,
+                    frag,
+                    hops,
+                    _TCP,
+                    -total_sum % 0xFFFF,
+                    tail,
+                    numbers,
+                    flags,
+                    window,
+                    sent,
+                )
+            else:
+                out4_udp(
+                    buf,
+                    start4,
+                    header,
+                    head4,
+                    tos,
+                    total,
+                    number,
+                    frag,
+                    hops,
+                    _UDP,
+                    -total_sum % 0xFFFF,
+                    tail,
+                    size,
+                    sent,
+                )
             return start4
 
         if version == 4:
             protocol = buf[protocol4]
             if protocol == _TCP:
-                header, ihl, tos, total, frag, hops, key, flags, csum = tcp4(buf, base)
-                session = flows_tcp4[buf[low_port4]].get(key)
+                header, ihl, tos, total, frag, hops, key, numbers, flags, window, csum = tcp4(
+                    buf, base
+                )
+                found = last_tcp4[0]
+                if found[0] != key:
+                    where = hash(key) >> HASH_SHIFT
+                    shard, mask = flows_tcp4[where >> SHARD_SHIFT]
+                    place = where & mask
+                    found = record4(shard, place)
+                    while found[0] != key:
+                        if found[5] == EMPTY:
+                            return 0
+                        place = place + RECORD_SIZE & mask
+                        found = record4(shard, place)
+                    if found[5] == current:
+                        last_tcp4[0] = found
+                _, tail, addresses, full, number, stamp = found
                 if (
-                    session is None
-                    or not session.fast
+                    stamp == SLOW
                     or flags & 7
                     or ihl != 0x45
                     or hops < 2
                     or total + in_front != n
-                    or not 20 <= buf[data_offset4] >> 2 & 60 <= total - 20
+                    or not 20 <= flags >> 10 & 60 <= total - 20
                 ):
                     return 0
                 known = memo_tcp4.get(header) or learn(memo_tcp4, header, _TCP, False)
-                at = tcp_csum4
             elif protocol == _UDP:
-                header, ihl, tos, total, frag, hops, key, csum = udp4(buf, base)
-                session = flows_udp4[buf[low_port4]].get(key)
+                header, ihl, tos, total, frag, hops, key, size, csum = udp4(buf, base)
+                found = last_udp4[0]
+                if found[0] != key:
+                    where = hash(key) >> HASH_SHIFT
+                    shard, mask = flows_udp4[where >> SHARD_SHIFT]
+                    place = where & mask
+                    found = record4(shard, place)
+                    while found[0] != key:
+                        if found[5] == EMPTY:
+                            return 0
+                        place = place + RECORD_SIZE & mask
+                        found = record4(shard, place)
+                    if found[5] == current:
+                        last_udp4[0] = found
+                _, tail, addresses, full, number, stamp = found
                 if (
-                    session is None
-                    or not session.fast
+                    stamp == SLOW
                     or ihl != 0x45
                     or hops < 2
                     or total + in_front != n
@@ -283,13 +383,25 @@ def make_fast_path(
                 ):
                     return 0
                 known = memo_udp4.get(header) or learn(memo_udp4, header, _UDP, False)
-                at = udp_csum4
             elif protocol == _ICMP:
                 header, ihl, tos, total, frag, hops, key, kind, code, csum, ident = icmp4(buf, base)
-                session = flows_icmp4[buf[low_id4]].get(key + ident)
+                key += ident
+                found = last_icmp4[0]
+                if found[0] != key:
+                    where = hash(key) >> HASH_SHIFT
+                    shard, mask = flows_icmp4[where >> SHARD_SHIFT]
+                    place = where & mask
+                    found = record4_icmp(shard, place)
+                    while found[0] != key:
+                        if found[5] == EMPTY:
+                            return 0
+                        place = place + RECORD_SIZE & mask
+                        found = record4_icmp(shard, place)
+                    if found[5] == current:
+                        last_icmp4[0] = found
+                _, tail, out, full, number, stamp = found
                 if (
-                    session is None
-                    or not session.fast
+                    stamp == SLOW
                     or ihl != 0x45
                     or hops < 2
                     or total + in_front != n
@@ -305,27 +417,25 @@ def make_fast_path(
                     kind, gained = 128, 0x7800
                 else:
                     return 0
-                session.last = now
+                if stamp != current:
+                    write_stamp(shard, place + STAMP_AT, current)
                 length = total - 20
-                csum = 0xFFFF - csum + (0xFFFF - session.delta_full) + gained + length
-                csum = (csum & 0xFFFF) + (csum >> 16)
-                csum = (csum & 0xFFFF) + (csum >> 16)
-                tail = session.tail6
+                csum = (csum + full - gained - length) % 0xFFFF
                 out6_icmp(
                     buf,
                     start6,
                     plain_vnet,
-                    session.client.link,
+                    links[number] or host,
                     ethernet6_tail,
-                    0x60000000 | (tos & keep6 | set6) << 20,
+                    0x6000 | (tos & keep6 | set6) << 4,
                     length,
                     _ICMPV6,
                     hops - 1,
-                    tail[:32],
+                    tail,
                     kind,
                     0,
-                    0xFFFF - csum,
-                    tail[32:],
+                    csum,
+                    out,
                 )
                 return start6
             else:
@@ -335,29 +445,47 @@ def make_fast_path(
             header, partial, gso_size = known
             if frag != 0x4000 and (frag or gso_size or total > largest_clear):
                 return 0
-            session.last = now
-            out6(
-                buf,
-                start6,
-                header,
-                session.client.link,
-                ethernet6_tail,
-                0x60000000 | (tos & keep6 | set6) << 20,
-                total - 20,
-                protocol,
-                hops - 1,
-                session.tail6,
-            )
+            if stamp != current:
+                write_stamp(shard, place + STAMP_AT, current)
             if partial:
-                csum += 0xFFFF - session.delta_addresses
-                csum = (csum & 0xFFFF) + (csum >> 16)
+                sent = csum + 0xFFFF - addresses
+                sent = (sent & 0xFFFF) + (sent >> 16)
             else:
-                csum = 0xFFFF - csum + 0xFFFF - session.delta_full
-                csum = 0xFFFF - ((csum & 0xFFFF) + (csum >> 16))
-                if csum == 0 and protocol == _UDP:
-                    csum = 0xFFFF
-            buf[at] = csum >> 8
-            buf[at + 1] = csum & 0xFF
+                sent = (csum + full) % 0xFFFF
+                if sent == 0 and (protocol == _UDP or (csum == 0xFFFF and full == 0xFFFF)):
+                    sent = 0xFFFF
+            if protocol == _TCP:
+                out6_tcp(
+                    buf,
+                    start6,
+                    header,
+                    links[number] or host,
+                    ethernet6_tail,
+                    0x6000 | (tos & keep6 | set6) << 4,
+                    total - 20,
+                    _TCP,
+                    hops - 1,
+                    tail,
+                    numbers,
+                    flags,
+                    window,
+                    sent,
+                )
+            else:
+                out6_udp(
+                    buf,
+                    start6,
+                    header,
+                    links[number] or host,
+                    ethernet6_tail,
+                    0x6000 | (tos & keep6 | set6) << 4,
+                    total - 20,
+                    _UDP,
+                    hops - 1,
+                    tail,
+                    size,
+                    sent,
+                )
             return start6
         return 0
 

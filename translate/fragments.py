@@ -39,8 +39,7 @@ class Datagram(Generic[View]):
     """What is known of one fragmented datagram.
 
     `session`: where its pieces go, once the first has been translated. `dead`: why all of its
-    pieces are dropped, once they are. `shift`: bytes of extension headers inside the first
-    fragment, by which the offsets of the others shrink. `held`: pieces that wait.
+    pieces are dropped, once they are. `held`: pieces that wait.
     """
 
     key: bytes
@@ -48,7 +47,6 @@ class Datagram(Generic[View]):
     born: float
     session: Session | None = None
     dead: Reason | None = None
-    shift: int = 0
     is_whole: bool = False
     end: int | None = None
     covered: int = 0
@@ -91,9 +89,7 @@ class FragmentTable(Generic[View]):
             datagram = self._new(key, sender, now)
         if datagram.dead is not None:
             raise Discard(datagram.dead)
-        # Extension headers behind the Fragment header are part of what was cut.
-        shift = view.shift if isinstance(view, IPv6View) else 0
-        self._note(datagram, piece, shift + len(view.payload))
+        self._note(datagram, piece, len(view.payload))
         return datagram
 
     def _new(self, key: bytes, sender: bytes, now: float) -> Datagram[View]:

@@ -37,6 +37,8 @@ class FromV4:
         view = parse_ipv4(packet.data)
         if not core.state.in_pool4(view.dst):
             raise Discard(Reason.NOT_OURS)
+        if core.settings.verify_header4:
+            verify_header(packet, view)
         is_error = (
             view.protocol == Protocol.ICMP and bool(view.payload) and (view.payload[0] in ERRORS4)
         )
@@ -51,7 +53,7 @@ class FromV4:
         check_header(view.protocol, view.payload)
         if is_error:
             return self._error(packet, view)
-        if _has_no_checksum(packet, view):
+        if has_no_checksum(packet, view):
             self._zero_checksum(packet, view, now)
         session = self._session(packet, view, now)
         return to_v6(core, session, packet, view)
@@ -118,7 +120,7 @@ class FromV4:
     ) -> list[Packet]:
         table = self._core.fragments4
         check_first_fragment(view.protocol, view.payload)
-        zero = _has_no_checksum(packet, view)
+        zero = has_no_checksum(packet, view)
         if zero:
             self._zero_checksum(packet, view, now)
         calculate = self._core.settings.udp_zero_checksum is ZeroChecksum.CALCULATE
@@ -163,7 +165,7 @@ class FromV4:
 
     def _check_headers(self, packet: Packet, view: IPv4View, now: float) -> None:
         errors = self._core.errors
-        if view.options and _has_unexpired_source_route(view.options):
+        if view.options and has_unexpired_source_route(view.options):
             # RFC 7915 §4.1: source route failed.
             answer = errors.to_v4(packet, view, Icmp4.UNREACHABLE, 5, now)
             raise Discard(Reason.SOURCE_ROUTE, answer)
@@ -192,9 +194,11 @@ class FromV4:
         if entry.servers is not None and view.src not in entry.servers:
             if protocol == Protocol.TCP:
                 self._store_syn(packet, view, Reason.FILTERED, now)
-            raise Discard(Reason.FILTERED)
+            self._refuse(Reason.FILTERED, packet, view, now)
         prefix = core.settings.prefixes[0]
         refusal = core.policy.refusal(view.src, prefix)
+        if refusal is Reason.PRIVATE_UNDER_WKP:
+            self._refuse(refusal, packet, view, now)
         if refusal is not None:
             raise Discard(refusal)
         key6 = entry.key6[:16] + prefix.embed(view.src) + entry.key6[16:18]
@@ -205,9 +209,12 @@ class FromV4:
             return core.state.passing(entry, key6, view.src, now)
         session = core.state.add_session(entry, key6, view.src, FIRST_TIMER[protocol], now)
         session.state = State.V4_INIT if protocol == Protocol.TCP else State.ESTABLISHED
-        if protocol != Protocol.TCP and not core.state.in_pool4(view.src):
-            core.state.flows[protocol].install(session)
         return session
+
+    def _refuse(self, reason: Reason, packet: Packet, view: IPv4View, now: float) -> NoReturn:
+        """Discards with the code that RFC 7915 §4.4 has for what it names no other for."""
+        answer = self._core.errors.to_v4(packet, view, Icmp4.UNREACHABLE, 13, now)
+        raise Discard(reason, answer)
 
     def _store_syn(self, packet: Packet, view: IPv4View, reason: Reason, now: float) -> NoReturn:
         """Keeps a SYN that may meet one of a client's; discards anything else for `reason`."""
@@ -226,8 +233,10 @@ class FromV4:
         """An ICMPv4 error towards a client (RFC 7915 §4.2, RFC 6146 §3.5)."""
         mtu = self._core.settings.mtu
         message, flow = error_4_to_6(view, self._flow_by_key4, self._embed, mtu6=mtu)
-        # RFC 6791 §4: no IPv6 packet may come from some addresses; those become our own.
-        src6 = self._embed(view.src, flow) or self._core.settings.icmp6_source
+        src6 = None if packet.is_own else self._embed(view.src, flow)
+        if src6 is None:
+            # No IPv6 packet may come from some addresses; those become our own.
+            src6 = self._core.settings.icmp6_source
         before = 0 if packet.partial else ones_sum(view.payload)
         data = build_ipv6(
             traffic_class=traffic_class6(self._core, view),
@@ -259,11 +268,18 @@ class FromV4:
         return flow_of(session)
 
 
-def _has_no_checksum(packet: Packet, view: IPv4View) -> bool:
+def has_no_checksum(packet: Packet, view: IPv4View) -> bool:
+    """Whether it is UDP without a checksum (RFC 768)."""
     return view.protocol == Protocol.UDP and not packet.partial and not any(view.payload[6:8])
 
 
-def _has_unexpired_source_route(options: bytes) -> bool:
+def verify_header(packet: Packet, view: IPv4View) -> None:
+    """Raises Discard where the header checksum is wrong (RFC 1812 §5.2.2)."""
+    if ones_sum(packet.data[: 20 + len(view.options)]) != 0xFFFF:
+        raise Discard(Reason.HEADER_CHECKSUM)
+
+
+def has_unexpired_source_route(options: bytes) -> bool:
     """Whether a loose or strict source route has hops left (RFC 791 §3.1)."""
     at = 0
     while at < len(options):
@@ -275,7 +291,8 @@ def _has_unexpired_source_route(options: bytes) -> bool:
             continue
         if at + 1 >= len(options) or options[at + 1] < 2:
             return False
-        if kind in _SOURCE_ROUTES and at + 2 < len(options):
-            return options[at + 2] <= options[at + 1]
-        at += options[at + 1]
+        length = options[at + 1]
+        if kind in _SOURCE_ROUTES and at + 2 < len(options) and options[at + 2] <= length:
+            return True
+        at += length
     return False

@@ -19,13 +19,13 @@ from translate.sessions import BibEntry, Session
 from translate.tcp_states import State, Timer, event, is_syn
 from translate.transport import check_first_fragment, check_header
 
-_PROTOCOL4 = {
+_PROTOCOL4: dict[int, Protocol] = {
     Protocol.TCP: Protocol.TCP,
     Protocol.UDP: Protocol.UDP,
     Protocol.ICMPV6: Protocol.ICMP,
 }
 _ECHOES6 = frozenset({Icmp6.ECHO, Icmp6.ECHO_REPLY})
-FIRST_TIMER = {
+FIRST_TIMER: dict[int, Timer] = {
     Protocol.TCP: Timer.TCP_TRANS,
     Protocol.UDP: Timer.UDP_DEFAULT,
     Protocol.ICMP: Timer.ICMP_DEFAULT,
@@ -45,7 +45,7 @@ class FromV6:
         prefix, dst4 = self._embedded(view)
         if not is_unicast6(view.src) or core.prefix_of(view.src) is not None:
             raise Discard(Reason.SOURCE_INVALID)
-        self._check_headers(packet, view, now)
+        self._check_headers(packet, view, dst4, now)
         if view.fragment is not None and (view.fragment.offset or view.fragment.more):
             if dst4 is None or prefix is None or self._is_own(view, dst4):
                 raise Discard(Reason.FRAGMENT)
@@ -67,12 +67,16 @@ class FromV6:
         core = self._core
         if view.protocol == Protocol.ICMPV6 and view.payload[0] not in _ECHOES6:
             raise Discard(Reason.ICMP_TYPE)
-        protocol = _PROTOCOL4[Protocol(view.protocol)]
+        protocol = _PROTOCOL4[view.protocol]
         port_at, size = (4, 2) if protocol == Protocol.ICMP else (0, 4)
         key6 = view.src + view.dst + view.payload[port_at : port_at + size]
         session = core.state.flows[protocol].find6(key6)
         if session is None:
             session = self._new_session(packet, view, prefix, key6, dst4, now)
+        elif not core.has_way(dst4):
+            # What the client still uses is kept until there is a way again.
+            session.last = now
+            core.refuse6(Reason.UPLINK_DOWN, packet, view, 0, now)
         if packet.link:
             session.client.link = packet.link
         if view.hop_limit <= 1:
@@ -129,7 +133,6 @@ class FromV6:
     ) -> list[Packet]:
         table = self._core.fragments6
         check_first_fragment(view.protocol, view.payload)
-        datagram.shift = view.shift
         if view.protocol == Protocol.ICMPV6:
             datagram.is_whole = True
             table.hold(datagram, view)
@@ -144,12 +147,12 @@ class FromV6:
         self, datagram: Datagram[IPv6View], session: Session, view: IPv6View, now: float
     ) -> Packet:
         assert view.fragment is not None
-        if session.protocol == Protocol.TCP and view.fragment.offset - datagram.shift < 16:
+        if session.protocol == Protocol.TCP and view.fragment.offset < 16:
             # RFC 1858: a second piece that reaches into the TCP header.
             reason = self._core.fragments6.give_up(datagram, Reason.FRAGMENT_TINY)
             raise Discard(reason)
         session.last = now
-        return piece_to_v4(self._core, session, view, datagram.shift)
+        return piece_to_v4(self._core, session, view)
 
     def _whole(
         self, packet: Packet, view: IPv6View, held: list[IPv6View], now: float
@@ -187,8 +190,13 @@ class FromV6:
             raise Discard(Reason.NOT_OURS)
         return None, None
 
-    def _check_headers(self, packet: Packet, view: IPv6View, now: float) -> None:
+    def _check_headers(
+        self, packet: Packet, view: IPv6View, dst4: bytes | None, now: float
+    ) -> None:
         errors = self._core.errors
+        if view.has_cut_headers:
+            # RFC 7915 §5.1.1: dropped, and §5.4 has no other code for it.
+            self._core.refuse6(Reason.FRAGMENT_EXTENSION, packet, view, 1, now)
         if view.routing_pointer is not None:
             # RFC 7915 §5.1: the pointer names the segments-left octet.
             pointer = view.routing_pointer
@@ -200,6 +208,11 @@ class FromV6:
         if view.protocol == Protocol.NO_NEXT_HEADER:
             raise Discard(Reason.NO_NEXT_HEADER)
         if view.protocol not in _PROTOCOL4:
+            if self._is_own(view, dst4):
+                # RFC 8200 §4: what a node does with a header that it does not know.
+                kind, at = Icmp6.PARAMETER_PROBLEM, view.protocol_pointer
+                answer = errors.to_v6(packet, view, kind, 1, now, at)
+                raise Discard(Reason.UNKNOWN_PROTOCOL, answer)
             # RFC 6146 §3.4 names this code.
             self._core.refuse6(Reason.UNKNOWN_PROTOCOL, packet, view, 4, now)
 
@@ -246,9 +259,11 @@ class FromV6:
             refusal = Reason.DESTINATION_REFUSED
         if refusal is not None:
             core.refuse6(refusal, packet, view, 1, now)
+        if not core.has_way(dst4):
+            core.refuse6(Reason.UPLINK_DOWN, packet, view, 0, now)
         if view.hop_limit <= 1:
             self._expired(packet, view, now)
-        protocol = _PROTOCOL4[Protocol(view.protocol)]
+        protocol = _PROTOCOL4[view.protocol]
         bib_key = key6[:16] + key6[32:34]
         entry = core.state.bib6[protocol].get(bib_key)
         if entry is not None:
@@ -261,24 +276,28 @@ class FromV6:
             return core.state.passing(entry, key6, dst4, now)
         try:
             if entry is None:
-                entry = core.state.mapping_for(protocol, bib_key, packet.link)
+                met = None
+                if protocol == Protocol.TCP:
+                    met = core.syns.pool_address(dst4, key6[34:36], key6[32:34])
+                entry = core.state.mapping_for(protocol, bib_key, packet.link, met)
             timer = FIRST_TIMER[protocol]
             session = core.state.add_session(entry, key6, dst4, timer, now)
         except Discard as discard:
-            # RFC 6146 §3.5.1.1: no mapping can be made, address unreachable.
+            # RFC 6146 §3.5.1: no mapping can be made, address unreachable.
             core.refuse6(discard.reason, packet, view, 3, now)
         if protocol == Protocol.TCP:
             # A SYN of the server's that came first: both have opened (RFC 6146 §3.5.2.2).
             session.state = State.V4_INIT if core.syns.take(session.key4) else State.V6_INIT
         else:
             session.state = State.ESTABLISHED
-            if not core.state.in_pool4(dst4):
-                core.state.flows[protocol].install(session)
         return session
 
     def _hairpins(self, view: IPv6View, dst4: bytes) -> bool:
-        """Whether a pool4 destination is somebody's mapping (RFC 6146 §3.8)."""
-        protocol = _PROTOCOL4[Protocol(view.protocol)]
+        """Whether a pool4 destination is somebody's mapping, or may yet be (RFC 6146 §3.8)."""
+        protocol = _PROTOCOL4[view.protocol]
+        if protocol == Protocol.TCP and is_syn(view.payload[13]):
+            # Both ends may open at once here, too: the IPv4 side stores it for a while.
+            return True
         port = view.payload[4:6] if protocol == Protocol.ICMP else view.payload[2:4]
         return dst4 + port in self._core.state.bib4[protocol]
 
@@ -311,6 +330,8 @@ class FromV6:
         core = self._core
         mtu = core.settings.mtu
         message, flow = error_6_to_4(view, self._flow_by_key6, self._extract, mtu6=mtu)
+        if not core.has_way(flow.server4):
+            raise Discard(Reason.UPLINK_DOWN)
         if view.hop_limit <= 1:
             raise Discard(Reason.HOP_LIMIT)
         before = 0

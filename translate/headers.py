@@ -62,3 +62,9 @@ def build_ipv6(
         bytes((protocol, 0)) + position.to_bytes(2, "big") + fragment.ident.to_bytes(4, "big")
     )
     return header + extension + payload
+
+
+def one_hop_more(data: bytes) -> bytes:
+    """The IPv4 packet with a TTL that is one higher; ours have 20-byte headers."""
+    header = data[:8] + bytes((data[8] + 1, data[9], 0, 0)) + data[12:20]
+    return header[:10] + internet_checksum(header).to_bytes(2, "big") + header[12:] + data[20:]

@@ -31,7 +31,7 @@ from translate.icmp import (
     mtu_4_to_6,
     mtu_6_to_4,
 )
-from translate.packets import IPv4View, IPv6View, Protocol, parse_ipv4, parse_ipv6
+from translate.packets import Fragment, IPv4View, IPv6View, Protocol, parse_ipv4, parse_ipv6
 from translate.reasons import Discard, Reason
 from translate.sessions import Session
 from translate.transport import fill_checksum, rewrite
@@ -54,17 +54,24 @@ class Flow:
     server_port: bytes
 
 
+# `bare(host, peer)`: the flow between two addresses of one family, the host's first.
+Bare = Callable[[bytes, bytes], Flow]
+
+
 def error_4_to_6(
     view: IPv4View,
     find: Callable[[int, bytes], Flow],
     embed: Callable[[bytes, Flow], bytes | None],
     *,
     mtu6: int,
+    bare: Bare | None = None,
 ) -> tuple[bytes, Flow]:
     """The ICMPv6 message (checksum zero) for an ICMPv4 error, and the flow it is about.
 
     `find(protocol, key4)` gets the key of a packet from the server. `embed(addr4, flow)` gives
-    the address in which the client sees another IPv4 host, if it may see it. Raises Discard.
+    the address in which the client sees another IPv4 host, if it may see it. `bare(client,
+    server)` gives the flow between two addresses where no ports can be read, without state; None
+    where only what has a session is translated. Raises Discard.
     """
     message = view.payload
     kind, code = message[0], message[1]
@@ -88,7 +95,7 @@ def error_4_to_6(
         kind6, code6, rest = Icmp6.PARAMETER_PROBLEM, 0, POINTER_4_TO_6[message[4]]
     else:
         raise Discard(Reason.ICMP_TYPE)
-    inner6, flow = _inner_4_to_6(inner, find)
+    inner6, flow = _inner_4_to_6(inner, find, bare)
     header = bytes((kind6, code6, 0, 0)) + rest.to_bytes(4, "big")
     family = icmp_extensions.ICMP6
     extension = icmp_extensions.translate(extension, family, lambda addr4: embed(addr4, flow))
@@ -101,11 +108,12 @@ def error_6_to_4(
     extract: Callable[[bytes], bytes | None],
     *,
     mtu6: int,
+    bare: Bare | None = None,
 ) -> tuple[bytes, Flow]:
     """The ICMPv4 message (checksum zero) for an ICMPv6 error, and the flow it is about.
 
     `find(protocol, key6)` gets the key of a packet from the client. `extract(addr6)` gives the
-    IPv4 address that an address of our prefixes embeds. Raises Discard.
+    IPv4 address that an address of our prefixes embeds; `bare` as above. Raises Discard.
     """
     message = view.payload
     kind, code = message[0], message[1]
@@ -129,7 +137,7 @@ def error_6_to_4(
         kind4, code4 = Icmp4.UNREACHABLE, 2
     else:
         raise Discard(Reason.ICMP_TYPE)
-    inner4, flow = _inner_6_to_4(inner, find)
+    inner4, flow = _inner_6_to_4(inner, find, bare)
     header = bytes((kind4, code4, 0, 0)) + rest.to_bytes(4, "big")
     family = icmp_extensions.ICMP4
     extension = icmp_extensions.translate(extension, family, extract)
@@ -168,22 +176,27 @@ def router4(router6: bytes, flow: Flow, pool: tuple[IPv4Network, ...]) -> bytes:
     raise AssertionError("the index is within the pool")
 
 
-def _inner_4_to_6(inner: IPv4View, find: Callable[[int, bytes], Flow]) -> tuple[bytes, Flow]:
+def _inner_4_to_6(
+    inner: IPv4View, find: Callable[[int, bytes], Flow], bare: Bare | None
+) -> tuple[bytes, Flow]:
     """The packet that the client sent, from the one the server's side complains about."""
-    if inner.fragment is not None and inner.fragment.offset:
-        raise Discard(Reason.FRAGMENT)
     protocol = inner.protocol
     payload = bytearray(inner.payload)
-    if len(payload) < 8:
-        raise Discard(Reason.ICMP_INNER)
-    if protocol in (Protocol.TCP, Protocol.UDP):
+    refusal = _unreadable(inner.fragment, payload)
+    is_plain = refusal is not None or protocol not in (Protocol.TCP, Protocol.UDP, Protocol.ICMP)
+    if is_plain and bare is not None:
+        flow = bare(inner.src, inner.dst)
+        protocol6: int = Protocol.ICMPV6 if protocol == Protocol.ICMP else protocol
+    elif refusal is not None:
+        raise Discard(refusal)
+    elif protocol in (Protocol.TCP, Protocol.UDP):
         flow = find(protocol, inner.dst + inner.src + payload[2:4] + payload[0:2])
         ports = flow.client_port + flow.server_port
         sum4 = ones_sum(inner.src + inner.dst + bytes(payload[0:4]))
         sum6 = ones_sum(flow.client6 + flow.server6 + ports)
         delta = subtract(sum6, sum4)
         rewrite(protocol, payload, ports, delta_addresses=delta, delta_full=delta, partial=False)
-        protocol6: int = protocol
+        protocol6 = protocol
     elif protocol == Protocol.ICMP and payload[0] in (Icmp4.ECHO, Icmp4.ECHO_REPLY):
         flow = find(protocol, inner.dst + inner.src + payload[4:6])
         kind6 = Icmp6.ECHO if payload[0] == Icmp4.ECHO else Icmp6.ECHO_REPLY
@@ -206,22 +219,27 @@ def _inner_4_to_6(inner: IPv4View, find: Callable[[int, bytes], Flow]) -> tuple[
     return data, flow
 
 
-def _inner_6_to_4(inner: IPv6View, find: Callable[[int, bytes], Flow]) -> tuple[bytes, Flow]:
+def _inner_6_to_4(
+    inner: IPv6View, find: Callable[[int, bytes], Flow], bare: Bare | None
+) -> tuple[bytes, Flow]:
     """The packet that the server sent, from the one the client's side complains about."""
-    if inner.fragment is not None and inner.fragment.offset:
-        raise Discard(Reason.FRAGMENT)
     protocol = inner.protocol
     payload = bytearray(inner.payload)
-    if len(payload) < 8:
-        raise Discard(Reason.ICMP_INNER)
-    if protocol in (Protocol.TCP, Protocol.UDP):
+    refusal = _unreadable(inner.fragment, payload)
+    is_plain = refusal is not None or protocol not in (Protocol.TCP, Protocol.UDP, Protocol.ICMPV6)
+    if is_plain and bare is not None:
+        flow = bare(inner.dst, inner.src)
+        protocol4: int = Protocol.ICMP if protocol == Protocol.ICMPV6 else protocol
+    elif refusal is not None:
+        raise Discard(refusal)
+    elif protocol in (Protocol.TCP, Protocol.UDP):
         flow = find(protocol, inner.dst + inner.src + payload[2:4] + payload[0:2])
         ports = flow.server_port + flow.pool_port
         sum6 = ones_sum(inner.src + inner.dst + bytes(payload[0:4]))
         sum4 = ones_sum(flow.server4 + flow.pool4 + ports)
         delta = subtract(sum4, sum6)
         rewrite(protocol, payload, ports, delta_addresses=delta, delta_full=delta, partial=False)
-        protocol4: int = protocol
+        protocol4 = protocol
     elif protocol == Protocol.ICMPV6 and payload[0] in (Icmp6.ECHO, Icmp6.ECHO_REPLY):
         flow = find(Protocol.ICMP, inner.dst + inner.src + payload[4:6])
         kind4 = Icmp4.ECHO if payload[0] == Icmp6.ECHO else Icmp4.ECHO_REPLY
@@ -244,6 +262,13 @@ def _inner_6_to_4(inner: IPv6View, find: Callable[[int, bytes], Flow]) -> tuple[
         total_length=total,
     )
     return data, flow
+
+
+def _unreadable(fragment: Fragment | None, payload: bytearray) -> Reason | None:
+    """Why the ports of a packet inside an error cannot be read, or None when they can."""
+    if fragment is not None and fragment.offset:
+        return Reason.FRAGMENT
+    return Reason.ICMP_INNER if len(payload) < 8 else None
 
 
 def rewrite_echo(payload: bytearray, kind: int, ident: bytes, *, gained: int) -> None:

@@ -15,9 +15,9 @@ the original grows or shrinks by the difference of the headers, the attribute co
 units, and an error has a maximal size. The receiver needs the headers and 128 bytes, then it
 wants the extension (a cut one is of no use), then as much of the original as there is room for.
 
-Objects are opaque but for the interface information of RFC 5837 §4.1, whose addresses become
-those of the other family. Packet Too Big and the ICMPv6 parameter problem have no length
-attribute: to those no extension goes.
+The structure is opaque (RFC 7915 §4.2), and so are its objects but for the interface information
+of RFC 5837 §4.1, whose addresses become those of the other family. Packet Too Big and the ICMPv6
+parameter problem have no length attribute: to those no extension goes.
 """
 
 from __future__ import annotations
@@ -76,22 +76,29 @@ ICMP6 = Family(
 
 
 def split(message: bytes, family: Family) -> tuple[bytes, bytes]:
-    """The original datagram of an error and its extension structure; empty where none is valid.
+    """The original datagram of an error and what is behind it; empty when that is nothing.
 
     `message`: from the ICMP header on, at least 8 bytes. A length attribute that says more than
-    there is, or less than RFC 4884 §4 wants with no extension there, is a leftover in a field
-    that used to have no meaning: the whole body is the original then.
+    there is, or with no valid extension there less than both the original's own length and what
+    RFC 4884 §4 wants, is a leftover in a field that used to have no meaning: the whole body is
+    the original then.
     """
     body = message[_HEADER:]
     length = message[family.length_at] * family.unit if message[0] in family.types else 0
-    if not length:
-        return body, b""
     extension = body[length:]
-    if _objects(extension) is None:
-        extension = b""
-        if length < LEAST_ORIGINAL:
-            return body, b""
+    if not length or not extension:
+        return body, b""
+    least = min(LEAST_ORIGINAL, _said_length(body, family))
+    if length < least and _objects(extension) is None:
+        return body, b""
     return body[:length], extension
+
+
+def _said_length(original: bytes, family: Family) -> int:
+    """The length of the original datagram as its header says, in bytes."""
+    if family is ICMP4:
+        return int.from_bytes(original[2:4], "big")
+    return 40 + int.from_bytes(original[4:6], "big")
 
 
 def join(header: bytes, original: bytes, extension: bytes, family: Family) -> bytes:
@@ -111,14 +118,15 @@ def join(header: bytes, original: bytes, extension: bytes, family: Family) -> by
 
 
 def translate(extension: bytes, family: Family, address: Callable[[bytes], bytes | None]) -> bytes:
-    """The extension structure, valid or empty, with its addresses in this family.
+    """The extension structure with its addresses in this family.
 
     `address` turns one of the other family into one of this (4 and 16 bytes), or returns None:
-    its object is left out. Empty when no object is left.
+    its object is left out. Empty when no object is left. A structure that is not valid stays as
+    it is: a translator does not verify what it forwards.
     """
     before = _objects(extension)
     if before is None:
-        return b""
+        return extension
     after = [new for old in before if (new := _translate_object(old, family, address)) is not None]
     if after == before:
         return extension

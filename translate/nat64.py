@@ -13,6 +13,7 @@ everything else back.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from translate.bib import StateTables
 from translate.client_ports import BlockEvent
@@ -20,6 +21,7 @@ from translate.core import Core
 from translate.fragments import FragmentTable
 from translate.from_v4 import FromV4
 from translate.from_v6 import FromV6
+from translate.headers import one_hop_more
 from translate.icmp import Icmp4
 from translate.own_errors import OwnErrors
 from translate.packets import Packet
@@ -78,6 +80,19 @@ class Nat64:
         for table in (self._core.fragments6, self._core.fragments4):
             table.configure(settings.limits, settings.timeouts.fragment_min)
 
+    def uplink(self, up: bool) -> None:
+        """Whether there is a way to the IPv4 internet. Without one, clients are told (RFC 4443
+        §3.1, no route), sessions are kept, and packets between clients still turn back.
+
+        The fast path does not ask: it must not be used while there is none.
+        """
+        self._core.uplink = up
+
+    @property
+    def has_uplink(self) -> bool:
+        """What `uplink` was told last; True at first."""
+        return self._core.uplink
+
     def translate(self, packet: Packet, now: float) -> list[Packet]:
         """What has to be sent for one packet that came in; [] when it is discarded.
 
@@ -102,16 +117,18 @@ class Nat64:
     def _hairpin(self, packets: list[Packet], now: float) -> list[Packet]:
         """What goes to pool4 comes back in as if from IPv4 (RFC 6146 §3.8), errors too.
 
-        Each turn decrements the TTL or sends an error, and errors are not answered, so this
-        ends.
+        Both halves together are one router, which takes one hop: the first gives back what it
+        took. Only IPv4 turns back, and from IPv4 nothing but errors becomes IPv4; errors are not
+        answered, so this ends.
         """
         out: list[Packet] = []
         for packet in packets:
             data = packet.data
-            if data[0] >> 4 == 4 and self.state.in_pool4(data[16:20]):
-                out += self._hairpin(self._translate(packet, now), now)
-            else:
+            if data[0] >> 4 != 4 or not self.state.in_pool4(data[16:20]):
                 out.append(packet)
+                continue
+            back = packet if packet.is_own else replace(packet, data=one_hop_more(data))
+            out += self._hairpin(self._translate(back, now), now)
         return out
 
     def expire(self, now: float, limit: int = 1000) -> list[Packet]:

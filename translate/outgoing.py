@@ -7,18 +7,20 @@ are those of a segment, never of the super-packet that stands for many.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol as Interface
+
 from translate.checksum import pseudo_header_sum
-from translate.core import Core
 from translate.headers import DF_CLEAR_UP_TO, build_ipv4, build_ipv6
 from translate.icmp import Icmp4, Icmp6
 from translate.icmp_errors import rewrite_echo
+from translate.own_errors import OwnErrors
 from translate.packets import (
     GSO_ECN,
     GSO_NONE,
     GSO_TCPV4,
     GSO_TCPV6,
     GSO_UDP_L4,
-    Fragment,
     IPv4View,
     IPv6View,
     Packet,
@@ -29,11 +31,30 @@ from translate.packets import (
 from translate.reasons import Discard, Reason
 from translate.segments import complete_checksum, fragment_ipv6, split
 from translate.sessions import Session
-from translate.settings import ZeroChecksum
+from translate.settings import Settings, ZeroChecksum
 from translate.tcp_states import SYN
 from translate.transport import clamp_mss, fill_checksum, rewrite
 
 _MAX_IPV4 = 65535
+
+
+class Carrier(Interface):
+    """What the last step needs of a translator, stateful or not."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+
+    @property
+    def errors(self) -> OwnErrors:
+        """What builds the translator's own errors."""
+
+    @property
+    def path_mtu(self) -> Callable[[bytes], int]:
+        """How large a packet to an address of 16 or 4 bytes may be."""
+
+    def take_ident(self, session: Session, count: int) -> int:
+        """The first of `count` identifications in a row for packets of a session."""
 
 
 def check_offload(packet: Packet, protocol: int) -> None:
@@ -50,7 +71,9 @@ def check_offload(packet: Packet, protocol: int) -> None:
     raise Discard(Reason.MALFORMED)
 
 
-def to_v4(core: Core, session: Session, packet: Packet, view: IPv6View, now: float) -> list[Packet]:
+def to_v4(
+    core: Carrier, session: Session, packet: Packet, view: IPv6View, now: float
+) -> list[Packet]:
     """The IPv4 packet for one from the session's client. Raises Discard."""
     if packet.partial and session.protocol == Protocol.ICMP:
         packet = complete_checksum(packet)
@@ -87,7 +110,7 @@ def to_v4(core: Core, session: Session, packet: Packet, view: IPv6View, now: flo
         size, count = _segment_size(packet, payload, 20)
         df, ident = size > DF_CLEAR_UP_TO, 0
         if not df:
-            ident = core.state.idents.take(session.ident, count)
+            ident = core.take_ident(session, count)
     data = build_ipv4(
         tos=tos4(core, view),
         ident=ident,
@@ -102,18 +125,15 @@ def to_v4(core: Core, session: Session, packet: Packet, view: IPv6View, now: flo
     return [Packet(data, packet.partial, _gso(packet.gso_type, GSO_TCPV4), packet.gso_size)]
 
 
-def piece_to_v4(core: Core, session: Session, view: IPv6View, shift: int) -> Packet:
-    """The IPv4 fragment for a piece that has no transport header.
-
-    `shift`: bytes of extension headers that the first fragment had and IPv4 has not.
-    """
+def piece_to_v4(core: Carrier, session: Session, view: IPv6View) -> Packet:
+    """The IPv4 fragment for a piece that has no transport header."""
     piece = view.fragment
     assert piece is not None
     data = build_ipv4(
         tos=tos4(core, view),
         ident=piece.ident & 0xFFFF,
         df=False,
-        fragment=Fragment(piece.offset - shift, piece.more, piece.ident),
+        fragment=piece,
         ttl=view.hop_limit - 1,
         protocol=session.protocol,
         src=session.pool4,
@@ -123,7 +143,7 @@ def piece_to_v4(core: Core, session: Session, view: IPv6View, shift: int) -> Pac
     return Packet(data)
 
 
-def piece_to_v6(core: Core, session: Session, view: IPv4View) -> list[Packet]:
+def piece_to_v6(core: Carrier, session: Session, view: IPv4View) -> list[Packet]:
     """The IPv6 fragments for a piece that has no transport header."""
     piece = view.fragment
     assert piece is not None
@@ -142,19 +162,19 @@ def piece_to_v6(core: Core, session: Session, view: IPv4View) -> list[Packet]:
     return [whole] if view.df or len(data) <= lowest else fragment_ipv6(whole, lowest, piece.ident)
 
 
-def tos4(core: Core, view: IPv6View) -> int:
+def tos4(core: Carrier, view: IPv6View) -> int:
     """The type of service of the IPv4 packet (RFC 7915 §5.1)."""
     override = core.settings.tos
     return view.traffic_class if override is None else override
 
 
-def traffic_class6(core: Core, view: IPv4View) -> int:
+def traffic_class6(core: Carrier, view: IPv4View) -> int:
     """The traffic class of the IPv6 packet (RFC 7915 §4.1)."""
     override = core.settings.traffic_class
     return view.tos if override is None else override
 
 
-def to_v6(core: Core, session: Session, packet: Packet, view: IPv4View) -> list[Packet]:
+def to_v6(core: Carrier, session: Session, packet: Packet, view: IPv4View) -> list[Packet]:
     """The IPv6 packets for one from the session's server: several where it is fragmented."""
     size, _ = _segment_size(packet, view.payload, 40)
     if view.fragment is not None:
@@ -174,7 +194,7 @@ def to_v6(core: Core, session: Session, packet: Packet, view: IPv4View) -> list[
     return out
 
 
-def _whole_to_v6(core: Core, session: Session, packet: Packet, view: IPv4View) -> Packet:
+def _whole_to_v6(core: Carrier, session: Session, packet: Packet, view: IPv4View) -> Packet:
     if packet.partial and session.protocol == Protocol.ICMP:
         packet = complete_checksum(packet)
         view = parse_ipv4(packet.data)
@@ -213,7 +233,7 @@ def _whole_to_v6(core: Core, session: Session, packet: Packet, view: IPv4View) -
     return Packet(data, packet.partial, gso_type, packet.gso_size, session.client.link)
 
 
-def _clamp(core: Core, session: Session, payload: bytearray, packet: Packet) -> None:
+def _clamp(core: Carrier, session: Session, payload: bytearray, packet: Packet) -> None:
     settings = core.settings
     if not payload[13] & SYN or settings.mss_clamp == 0:
         return

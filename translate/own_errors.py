@@ -1,7 +1,8 @@
 """ICMP errors that the translator itself sends, in both families.
 
 What must not be answered is not: ICMP errors, fragments other than the first, multicast, and
-sources that are nobody (RFC 4443 §2.4 (e), RFC 1122 §3.2.2). One token bucket limits all
+sources that are nobody (RFC 4443 §2.4 (e), RFC 1122 §3.2.2). Of ICMPv6 only echo requests are,
+so that a ping tells why; RFC 7915 §5.4 would have none answered. One token bucket limits all
 (RFC 4443 §2.4 (f)). The source is never link-local, which a Linux host would not forward.
 """
 
@@ -22,7 +23,6 @@ MAX_ERROR6 = 1280
 MAX_ERROR4 = 576
 
 _HOP_LIMIT = 64
-_REDIRECT6 = 137
 _INFORMATIONAL4 = frozenset({Icmp4.ECHO, Icmp4.ECHO_REPLY, 13, 14})
 
 
@@ -98,7 +98,7 @@ class OwnErrors:
             dst=view.src,
             payload=bytes(message),
         )
-        return Packet(data)
+        return Packet(data, is_own=True)
 
     def echo_reply6(self, packet: Packet, view: IPv6View, now: float) -> Packet | None:
         """The answer to a ping of the translator's own IPv6 address, under the same limit."""
@@ -117,7 +117,28 @@ class OwnErrors:
         )
         return Packet(data, link=packet.link)
 
+    def echo_reply4(self, view: IPv4View, now: float) -> Packet | None:
+        """The answer to a ping of the translator's own IPv4 address, under the same limit."""
+        if not self._allowed(now):
+            return None
+        message = bytearray(view.payload)
+        message[0] = Icmp4.ECHO_REPLY
+        fill_checksum(Protocol.ICMP, message, b"", b"")
+        self._ident = self._ident + 1 & 0xFFFF
+        data = build_ipv4(
+            tos=view.tos,
+            ident=self._ident,
+            df=False,
+            fragment=None,
+            ttl=_HOP_LIMIT,
+            protocol=Protocol.ICMP,
+            src=view.dst,
+            dst=view.src,
+            payload=bytes(message),
+        )
+        return Packet(data, is_own=True)
+
 
 def _may_be_answered6(message: bytes) -> bool:
-    """RFC 4443 §2.4 (e.1), (e.2): no errors (types 0..127) and no redirects."""
-    return bool(message) and message[0] >= 128 and message[0] != _REDIRECT6
+    """Only an echo request: neither errors nor redirects (RFC 4443 §2.4 (e)) nor what answers."""
+    return bool(message) and message[0] == Icmp6.ECHO

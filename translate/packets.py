@@ -34,6 +34,7 @@ class Protocol(IntEnum):
     UDP = 17
     ROUTING = 43
     FRAGMENT = 44
+    AUTHENTICATION = 51
     ICMPV6 = 58
     NO_NEXT_HEADER = 59
     DESTINATION_OPTIONS = 60
@@ -61,7 +62,8 @@ class Packet:
     UDP checksum field holds only the folded pseudo-header sum, to be completed by whoever
     segments or sends it. `gso_type`, `gso_size`: a super-packet that stands for segments of
     `gso_size` payload bytes each. `link`: Ethernet address, on the way in where the frame
-    came from, on the way out where it has to go (empty: the host).
+    came from, on the way out where it has to go (empty: the host). `is_own`: an ICMPv4 error
+    that the translator itself sends; when it hairpins it is the translator's in IPv6, too.
     """
 
     data: bytes
@@ -69,6 +71,7 @@ class Packet:
     gso_type: int = GSO_NONE
     gso_size: int = 0
     link: bytes = b""
+    is_own: bool = False
 
 
 @dataclass(slots=True)
@@ -105,7 +108,7 @@ class IPv6View:
     `routing_pointer`: offset, in bytes from the IPv6 header, of the segments-left field of a
     Routing header that is not used up, else None. `upper_length`: what the header says is
     behind the extension headers; more than `payload` has when the packet is truncated.
-    `shift`: bytes of extension headers behind the Fragment header.
+    `has_cut_headers`: an extension header follows the Fragment header.
     """
 
     traffic_class: int
@@ -118,7 +121,7 @@ class IPv6View:
     protocol_pointer: int
     payload: bytes
     upper_length: int
-    shift: int
+    has_cut_headers: bool
 
 
 def parse_ipv4(data: bytes, *, truncated: bool = False) -> IPv4View:
@@ -155,6 +158,7 @@ def parse_ipv4(data: bytes, *, truncated: bool = False) -> IPv4View:
 
 
 _SKIPPED = frozenset({Protocol.HOP_BY_HOP, Protocol.ROUTING, Protocol.DESTINATION_OPTIONS})
+_EXTENSIONS = _SKIPPED | {Protocol.FRAGMENT, Protocol.AUTHENTICATION}
 
 
 def parse_ipv6(data: bytes, *, truncated: bool = False) -> IPv6View:
@@ -171,9 +175,10 @@ def parse_ipv6(data: bytes, *, truncated: bool = False) -> IPv6View:
     if len(data) != length + 40 and not truncated:
         raise Discard(Reason.BAD_LENGTH)
     data = data[: length + 40]
-    at = fragmentable = 40
+    at = 40
     pointer = 6
     fragment = None
+    has_cut_headers = False
     routing_pointer = None
     while True:
         if protocol == Protocol.FRAGMENT and fragment is None:
@@ -182,7 +187,7 @@ def parse_ipv6(data: bytes, *, truncated: bool = False) -> IPv6View:
             following, _, position, ident = struct.unpack_from("!BBHI", data, at)
             fragment = Fragment(position & 0xFFF8, bool(position & 1), ident)
             pointer, protocol, at = at, following, at + 8
-            fragmentable = at
+            has_cut_headers = protocol in _EXTENSIONS
             if fragment.offset:
                 break
         elif protocol in _SKIPPED:
@@ -207,5 +212,5 @@ def parse_ipv6(data: bytes, *, truncated: bool = False) -> IPv6View:
         pointer,
         data[at:],
         length + 40 - at,
-        at - fragmentable if fragment is not None else 0,
+        has_cut_headers,
     )

@@ -1,4 +1,4 @@
-"""Which IPv4 destinations are refused, whoever asks."""
+"""Which IPv4 hosts are refused, whoever asks for them or they ask for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from translate.settings import Settings
 
 WELL_KNOWN_PREFIX = IPv6Network("64:ff9b::/96")
 
-# Nobody beyond this host can be meant: this network, loopback, link-local, multicast, reserved.
+# Nobody beyond this host can be meant: this network, loopback, link-local, multicast, reserved
+# (RFC 1812 §5.3.7).
 BUILT_IN_DENY4 = tuple(
     IPv4Network(text)
     for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
@@ -25,7 +26,12 @@ class DestinationPolicy:
             (int(net.network_address), int(net.netmask))
             for net in (*BUILT_IN_DENY4, *settings.deny4)
         ]
-        self._strict = settings.wkp_strict
+        # Asked for every new session, and networks compare slowly: which prefixes are strict.
+        self._strict = frozenset(
+            prefix.head
+            for prefix in settings.prefixes
+            if settings.wkp_strict and prefix.network == WELL_KNOWN_PREFIX
+        )
 
     def refusal(self, addr4: bytes, prefix: Prefix6) -> Reason | None:
         """Why the address may not be reached, or None when it may.
@@ -37,10 +43,6 @@ class DestinationPolicy:
         for network, mask in self._denied:
             if value & mask == network:
                 return Reason.DESTINATION_REFUSED
-        if (
-            self._strict
-            and prefix.network == WELL_KNOWN_PREFIX
-            and not IPv4Address(addr4).is_global
-        ):
+        if self._strict and prefix.head in self._strict and not IPv4Address(addr4).is_global:
             return Reason.PRIVATE_UNDER_WKP
         return None

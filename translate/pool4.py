@@ -36,9 +36,9 @@ def block_starts(item: PoolRange, size: int) -> range:
 
 
 class _Ports:
-    """The ports of one pool address for one protocol."""
+    """The ports of one pool address for one protocol; `ranges` are inclusive and do not overlap."""
 
-    __slots__ = ("free", "taken")
+    __slots__ = ("free", "ranges", "taken")
 
     def __init__(self, ranges: list[tuple[int, int]]) -> None:
         even, odd = bytearray(b"\1" * 32768), bytearray(b"\1" * 32768)
@@ -50,6 +50,23 @@ class _Ports:
                 if high >= low:
                     self.taken[parity][low : high + 1] = bytes(high + 1 - low)
         self.free = even.count(0) + odd.count(0)
+        self.ranges = ranges
+
+    def random_port(self, low: int, high: int, randbelow: Callable[[int], int]) -> int | None:
+        """Any port of the ranges in low..high, free or not; None when there is none.
+
+        A search that began outside of them would always find the same port.
+        """
+        if len(self.ranges) == 1 and low <= self.ranges[0][0] and self.ranges[0][1] <= high:
+            first, last = self.ranges[0]
+            return first + randbelow(last - first + 1)
+        spans = [(max(low, a), min(high, b)) for a, b in self.ranges if a <= high and b >= low]
+        index = randbelow(sum(b - a + 1 for a, b in spans)) if spans else 0
+        for a, b in spans:
+            if index <= b - a:
+                return a + index
+            index -= b - a + 1
+        return None
 
     def take(self, parity: int, low: int, high: int, start: int) -> int | None:
         """A free port of this parity in low..high (ports), the search beginning at `start`."""
@@ -153,7 +170,9 @@ class PortAllocator:
         if low == 1:
             attempts.append((WELL_KNOWN, 65535))
         for low, high in attempts:
-            start = low + self._randbelow(high - low + 1)
+            start = table.random_port(low, high, self._randbelow)
+            if start is None:
+                continue
             for parity in (wanted & 1, 1 - (wanted & 1)):
                 port = table.take(parity, low, high, start)
                 if port is not None:

@@ -15,6 +15,7 @@ class Reason(Enum):
     # What arrived cannot be read.
     MALFORMED = "malformed"
     BAD_LENGTH = "bad-length"
+    HEADER_CHECKSUM = "header-checksum"
     UNKNOWN_VERSION = "unknown-version"
 
     # Who sent it, or where it wants to go, is refused.
@@ -22,6 +23,7 @@ class Reason(Enum):
     SOURCE_INVALID = "source-invalid"
     DESTINATION_REFUSED = "destination-refused"
     NOT_EMBEDDED = "not-embedded"
+    SOURCE_UNMAPPED = "source-unmapped"
     NOT_OURS = "not-ours"
     PRIVATE_UNDER_WKP = "private-under-wkp"
     FORM_CONFLICT = "form-conflict"
@@ -40,6 +42,7 @@ class Reason(Enum):
     SYN_STORED = "syn-stored"
     SYN_LIMIT = "syn-limit"
     SYN_TIMEOUT = "syn-timeout"
+    UPLINK_DOWN = "uplink-down"
 
     # RFC 7915 says not to translate it.
     HOP_LIMIT = "hop-limit"
@@ -48,6 +51,7 @@ class Reason(Enum):
     UNKNOWN_PROTOCOL = "unknown-protocol"
     NO_NEXT_HEADER = "no-next-header"
     FRAGMENT = "fragment"
+    FRAGMENT_EXTENSION = "fragment-extension"
     FRAGMENT_HELD = "fragment-held"
     FRAGMENT_LIMIT = "fragment-limit"
     FRAGMENT_OVERLAP = "fragment-overlap"

@@ -31,7 +31,7 @@ def complete_checksum(packet: Packet) -> Packet:
     else:
         view6 = parse_ipv6(packet.data)
         payload, protocol, src, dst = bytearray(view6.payload), view6.protocol, view6.src, view6.dst
-    if protocol not in CHECKSUM_AT or len(payload) < CHECKSUM_AT[Protocol(protocol)] + 2:
+    if protocol not in CHECKSUM_AT or len(payload) < CHECKSUM_AT[protocol] + 2:
         return packet
     fill_checksum(protocol, payload, src, dst)
     data = packet.data[: len(packet.data) - len(payload)] + bytes(payload)

@@ -17,7 +17,7 @@ from translate.static_bib import StaticEntry
 
 
 class Filtering(Enum):
-    """Which IPv4 packets may enter through an existing mapping (RFC 6146 §3.5.1.1, §3.5.2.2)."""
+    """Which IPv4 packets may enter through an existing mapping (RFC 6146 §3.5.1, §3.5.2.2)."""
 
     ENDPOINT_INDEPENDENT = "endpoint-independent"
     ADDRESS_DEPENDENT = "address-dependent"
@@ -75,6 +75,8 @@ class Settings:
     `tos`, `traffic_class`: what IPv4 and IPv6 packets leave with, None for what they came with
     (RFC 7915 §4.1, §5.1).
     `mtu`: of the device, in bytes of IP packet.
+    `verify_header4`: check the IPv4 header checksum of what comes in, as RFC 1812 §5.2.2 wants of
+    a router; the host's kernel has done so for what comes from a device, but not for a capture.
     `static`: mappings that are always there; no two have the same key4, or the same key6, for a
     protocol, and every key4 is in pool4.
     `port_block_size`: 0, or how many ports a block has (translate/client_ports.py).
@@ -94,6 +96,7 @@ class Settings:
     udp_zero_checksum: ZeroChecksum = ZeroChecksum.CALCULATE
     tos: int | None = None
     traffic_class: int | None = None
+    verify_header4: bool = False
     static: tuple[StaticEntry, ...] = ()
     port_block_size: int = 0
     port_blocks_per_client: int = 4

@@ -8,8 +8,13 @@ from translate.checksum import adjust, fold, ones_sum, pseudo_header_sum
 from translate.packets import Protocol
 from translate.reasons import Discard, Reason
 
-CHECKSUM_AT = {Protocol.TCP: 16, Protocol.UDP: 6, Protocol.ICMPV6: 2, Protocol.ICMP: 2}
-_MINIMUM = {Protocol.TCP: 20, Protocol.UDP: 8, Protocol.ICMPV6: 8, Protocol.ICMP: 8}
+CHECKSUM_AT: dict[int, int] = {
+    Protocol.TCP: 16,
+    Protocol.UDP: 6,
+    Protocol.ICMPV6: 2,
+    Protocol.ICMP: 2,
+}
+_MINIMUM: dict[int, int] = {Protocol.TCP: 20, Protocol.UDP: 8, Protocol.ICMPV6: 8, Protocol.ICMP: 8}
 
 _SYN = 0x02
 _OPTION_END, _OPTION_NOP, _OPTION_MSS = 0, 1, 2
@@ -17,7 +22,7 @@ _OPTION_END, _OPTION_NOP, _OPTION_MSS = 0, 1, 2
 
 def check_header(protocol: int, payload: bytes) -> None:
     """Raises Discard unless the fixed transport header (and TCP's data offset) is there."""
-    if len(payload) < _MINIMUM[Protocol(protocol)]:
+    if len(payload) < _MINIMUM[protocol]:
         raise Discard(Reason.MALFORMED)
     if protocol == Protocol.TCP and not 20 <= (payload[12] >> 4) * 4 <= len(payload):
         raise Discard(Reason.MALFORMED)
@@ -46,7 +51,7 @@ def rewrite(
     A checksum that lies beyond a truncated payload (inside an ICMP error) is left out.
     """
     payload[0:4] = ports
-    at = CHECKSUM_AT[Protocol(protocol)]
+    at = CHECKSUM_AT[protocol]
     if len(payload) < at + 2:
         return
     checksum = payload[at] << 8 | payload[at + 1]
@@ -68,7 +73,7 @@ def fill_checksum(protocol: int, payload: bytearray, src: bytes, dst: bytes) -> 
     `payload` is the whole transport segment; ICMPv4 has no pseudo-header. A UDP length that
     is smaller than the segment says how much is covered (RFC 768).
     """
-    at = CHECKSUM_AT[Protocol(protocol)]
+    at = CHECKSUM_AT[protocol]
     payload[at : at + 2] = b"\0\0"
     length = len(payload)
     if protocol == Protocol.UDP:

@@ -1,1 +1,1 @@
-"""Coverage-guided fuzzing of translate.nat64, and the invariant that it checks."""
+"""Coverage-guided fuzzing of translate.nat64, and the invariant and model that it checks."""

@@ -19,6 +19,8 @@ from tests.fuzz.reader import (
     UDP,
     Finding,
     Seen,
+    families_of,
+    original_length,
     read_in,
     read_out,
     reassemble,
@@ -26,7 +28,7 @@ from tests.fuzz.reader import (
 )
 from translate.packets import Packet
 
-__all__ = ["Finding", "judge", "judge_unasked"]
+__all__ = ["Finding", "is_right", "is_without_checksum", "judge", "judge_unasked"]
 
 
 def judge(
@@ -36,12 +38,14 @@ def judge(
     *,
     own: Collection[bytes] = (),
     forwards_zero: bool = False,
+    marks: tuple[int | None, int | None] = (None, None),
 ) -> None:
     """Judges what came out for one packet; `discards` is by how much the counters rose.
 
     `own`: addresses (4 or 16 bytes) that the translator's own errors come from; they tell an
     answer from a packet that is sent back into its own family (hairpinning). `forwards_zero`:
-    UDP from IPv4 that has no checksum may go on without (RFC 7915 §4.5). Raises Finding.
+    UDP from IPv4 that has no checksum may go on without (RFC 7915 §4.5). `marks`: the type of
+    service and the traffic class that packets leave with, None for a copy. Raises Finding.
     """
     seen = [read_out(one.data) for one in out]
     for one, what in zip(out, seen, strict=True):
@@ -68,9 +72,14 @@ def judge(
     assert came is not None
     if came.offset is not None and not came.whole:
         require(not any(one.partial or one.gso_type for one in out), "a fragment with offloads")
+        for piece in seen:
+            mark = marks[0] if piece.version == 4 else marks[1]
+            require(mark is None or piece.tos == mark, "the mark of a fragment")
         _check_pieces(came, seen)
         return
     require(not discards, "a packet was both translated and counted as discarded")
+    for what in seen:
+        _check_header(came, what, marks)
     if packet.gso_type or len(out) == 1:
         wholes = _by_datagram(seen)
     else:
@@ -130,6 +139,17 @@ def _by_datagram(seen: list[Seen]) -> list[Seen]:
     return wholes
 
 
+def _check_header(came: Seen, seen: Seen, marks: tuple[int | None, int | None]) -> None:
+    """Hops and marks of a packet; one that was hairpinned was IPv4 in between, on one router."""
+    require(seen.hops == came.hops - 1, "the number of hops")
+    ways = [4, 6] if came.version == seen.version == 6 else [seen.version]
+    tos = came.tos
+    for version in ways:
+        mark = marks[0] if version == 4 else marks[1]
+        tos = tos if mark is None else mark
+    require(seen.tos == tos, "type of service or traffic class")
+
+
 def _check_whole(
     packet: Packet, came: Seen, out: list[Packet], wholes: list[Seen], forwards_zero: bool
 ) -> None:
@@ -151,7 +171,7 @@ def _check_whole(
     no_checksum = came.protocol == UDP and came.checksum == 0 and not packet.partial
     for seen in wholes:
         if packet.partial:
-            require(_right(seen), "a checksum that was completed")
+            require(is_right(seen), "a checksum that was completed")
         elif no_checksum:
             require(_no_checksum(seen, forwards_zero), "a datagram that had no checksum")
         else:
@@ -160,7 +180,7 @@ def _check_whole(
             require(seen.protocol != UDP or seen.checksum != 0, "a checksum that got lost")
 
 
-def _right(seen: Seen) -> bool:
+def is_right(seen: Seen) -> bool:
     """Whether the checksum is right; a UDP length below the datagram's says what is covered."""
     if seen.protocol == UDP:
         length = int.from_bytes(seen.body[4:6], "big")
@@ -175,7 +195,12 @@ def _no_checksum(seen: Seen, forwards_zero: bool) -> bool:
     """IPv4 has none and IPv6 gets one, unless it is forwarded as it is (RFC 7915 §4.5)."""
     if seen.version == 4 or forwards_zero:
         return seen.checksum == 0
-    return _right(seen)
+    return is_right(seen)
+
+
+def is_without_checksum(seen: Seen) -> bool:
+    """Whether a datagram has no checksum (RFC 768)."""
+    return seen.protocol == UDP and seen.checksum == 0
 
 
 def _check_partial(packet: Packet, came: Seen, seen: Seen) -> None:
@@ -226,10 +251,27 @@ def _check_inner(came: Seen, seen: Seen) -> None:
         require(inner[0] == 0x45, "options inside an error")
         require(_sum_right(inner[:20]), "the header checksum inside an error")
         require(int.from_bytes(inner[2:4], "big") >= 20, "the total length inside an error")
+    _check_extension(came, seen)
     if len(before) >= 40 and came.version != seen.version:
         old = before[8] if came.version == 4 else before[7]
         new = inner[8] if seen.version == 4 else inner[7]
         require(old == new, "a hop was taken from the packet inside an error")
+
+
+def _check_extension(came: Seen, seen: Seen) -> None:
+    """What is behind the packet inside (RFC 4884) is as sound as it was, in our family."""
+    length, old = original_length(seen), original_length(came)
+    if not length or came.version == seen.version:
+        return
+    before, after = came.body[8 + old :], seen.body[8 + length :]
+    require(bool(old), "an RFC 4884 length out of nothing")
+    if families_of(before) is None:
+        require(after == before, "what is no extension was changed")
+        return
+    families = families_of(after)
+    require(families is not None, "an extension was broken")
+    assert families is not None
+    require((2 if seen.version == 4 else 1) not in families, "an address of the other family")
 
 
 def _sum_right(header: bytes) -> bool:

@@ -180,16 +180,41 @@ def _check_error(seen: Seen) -> None:
     )
     inner = seen.body[8:]
     require(len(inner) >= header and inner[0] >> 4 == seen.version, "no packet in an ICMP error")
-    # RFC 4884 §4: the length of the original datagram, and an extension behind it.
-    kind = seen.body[0]
-    extended = kind in (3, 11, 12) if seen.version == 4 else kind in (1, 3)
-    length = 0
-    if extended:
-        length = seen.body[5] * 4 if seen.version == 4 else seen.body[4] * 8
+    length = original_length(seen)
     if length:
+        # RFC 4884 §4: the length of the original datagram, and an extension behind it.
         require(length >= 128, "an RFC 4884 length below 128 bytes")
-        require(length + 4 <= len(inner), "an RFC 4884 length that leaves no extension")
-        require(inner[length] >> 4 == 2, "version of the RFC 4884 extension")
+        require(length < len(inner), "an RFC 4884 length that leaves no extension")
+
+
+def original_length(error: Seen) -> int:
+    """What the RFC 4884 §4 length of an ICMP error says, in bytes; 0 where it has none."""
+    kind = error.body[0]
+    if error.version == 4:
+        return error.body[5] * 4 if kind in (3, 11, 12) else 0
+    return error.body[4] * 8 if kind in (1, 3) else 0
+
+
+def families_of(extension: bytes) -> set[int] | None:
+    """The families of the interface addresses (RFC 5837 §4.1) in an RFC 4884 §7 structure.
+
+    None for what is no such structure.
+    """
+    if not 8 <= len(extension) <= 1280 or extension[0] >> 4 != 2:
+        return None
+    if any(extension[2:4]) and word_sum(extension) != 0xFFFF:
+        return None
+    found, at = set(), 4
+    while at < len(extension):
+        size = int.from_bytes(extension[at : at + 2], "big")
+        if size < 4 or size % 4 or at + size > len(extension):
+            return None
+        item = extension[at : at + size]
+        where = 8 if item[3] & 8 else 4
+        if item[2] == 2 and item[3] & 4:
+            found.add(int.from_bytes(item[where : where + 2], "big"))
+        at += size
+    return found
 
 
 def read_in(data: bytes) -> Seen | None:

@@ -13,8 +13,10 @@ something. Valid packets are built and then damaged, because random bytes rarely
 first check. Pool ports and packets to complain about are learnt from what came out.
 
 One translator has the fast path in front, as the data plane does, the other has not: after
-every packet both must have sent the same frames (gateway/frames.py). Same input, same run: a
-file is a test (tests/unit/test_fuzz_regressions.py).
+every packet both must have sent the same frames (gateway/frames.py), and what was sent has to
+fit the packet (tests/fuzz/invariant.py) and the conversation (tests/fuzz/model.py). In the
+middle the settings may change, as at a reload. Same input, same run: a file is a test
+(tests/unit/test_fuzz_regressions.py).
 """
 
 from __future__ import annotations
@@ -27,13 +29,17 @@ from ipaddress import IPv4Network, IPv6Network
 
 from gateway.frames import FrameFormat
 from tests.fuzz.invariant import judge, judge_unasked
+from tests.fuzz.model import Model
 from tests.fuzz.reader import Seen, read_in, require, word_sum
 from translate.addresses import Layout, Prefix6
+from translate.deterministic import Subscribers
 from translate.fast_path import IP_AT, make_fast_path
 from translate.nat64 import Nat64
 from translate.packets import Packet
 from translate.pool4 import PoolRange
+from translate.reasons import Reason
 from translate.settings import Limits, Settings, Timeouts, ZeroChecksum
+from translate.static_bib import StaticEntry
 
 HEADER_SIZE, RECORD_SIZE = 4, 12
 MAX_RECORDS = 24
@@ -50,6 +56,25 @@ _ODD_SOURCES4 = [
 _POOL = IPv4Network("203.0.113.8/31")
 _ERROR_POOL = IPv4Network("203.0.113.64/30")
 _OWN4 = bytes((203, 0, 113, 8))
+# Ranges by protocol and by client, in place of one for all.
+_RANGES = (
+    ("203.0.113.8/32", frozenset({6, 17}), None),
+    ("203.0.113.9/32", frozenset({1, 6, 17}), None),
+    ("203.0.113.10/31", frozenset({1, 6, 17}), IPv6Network("2001:db8:1::20/128")),
+)
+# A server of its own, and a port that a client also uses by itself.
+_STATIC = (
+    StaticEntry(17, _OWN4 + (1030).to_bytes(2, "big"), _CLIENTS[2] + (53).to_bytes(2, "big")),
+    StaticEntry(6, _OWN4 + (1031).to_bytes(2, "big"), _CLIENTS[0] + (40000).to_bytes(2, "big")),
+    StaticEntry(1, _OWN4[:3] + b"\x09\x04\x08", _CLIENTS[2] + (7).to_bytes(2, "big")),
+)
+_STATIC_LATER = (
+    _STATIC[0],
+    StaticEntry(6, _OWN4 + (1031).to_bytes(2, "big"), _CLIENTS[2] + (80).to_bytes(2, "big")),
+    StaticEntry(17, _OWN4 + (1025).to_bytes(2, "big"), _CLIENTS[1] + (40001).to_bytes(2, "big")),
+)
+# 16 subscribers, of which the clients are numbers 1, 2 and 3.
+SUBSCRIBERS = Subscribers(IPv6Network("2001:db8:1::/120"), 124)
 _PREFIXES = [
     (IPv6Network("fec0:0:0:ffff::/64"), Layout.TRAILING),
     (IPv6Network("64:ff9b::/96"), Layout.RFC6052),
@@ -57,24 +82,12 @@ _PREFIXES = [
 ]
 _LINK = bytes.fromhex("02c11e470001")
 _FORM = FrameFormat(True, bytes.fromhex("02c11e470101"), bytes.fromhex("02c11e470102"))
-_PAUSES = [
-    0.0,
-    0.0,
-    0.0,
-    0.001,
-    0.5,
-    1.0,
-    2.0,
-    5.9,
-    6.1,
-    59.0,
-    61.0,
-    239.0,
-    241.0,
-    300.0,
-    599.0,
-    601.0,
-]
+# Time lies on a grid, and lifetimes between its points: the fast path notes times in steps of a
+# quarter of a second, and that a flow ends a little later is no difference.
+_START = 1000.2
+_PAUSES = [0.0, 0.0, 0.0, 0.25, 0.5, 1.0, 2.0, 5.75, 6.25, 60.0, 60.25, 240.0, 240.25]
+_PAUSES += [300.25, 600.0, 600.25]
+_LIFETIMES = Timeouts(udp_default=300.1, tcp_est=600.1, tcp_trans=240.1, icmp_default=60.1)
 _SIZES = [0, 1, 8, 40, 532, 1192, 1212, 1213, 1220, 1232, 1233, 1240, 1252, 1452, 1472, 3000]
 _HOPS = [64, 64, 64, 255, 2, 1, 0, 3]
 _WORDS = [0, 1, 7, 8, 20, 39, 40, 127, 128, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF, 0x2000, 0x4000, 5]
@@ -133,6 +146,9 @@ def _frame(packet: Packet) -> bytes | None:
     if not 40 <= len(data) <= 40 + 65535 or data[0] >> 4 not in (4, 6):
         return None
     v4 = data[0] >> 4 == 4
+    if v4 and word_sum(data[: (data[0] & 15) * 4]) != 0xFFFF:
+        # It verifies this before it forwards anything.
+        return None
     start, protocol = (20, data[9]) if v4 else (40, data[6])
     vnet = bytes(10)
     if packet.partial:
@@ -162,22 +178,30 @@ def choose_settings(head: bytes) -> Settings:
         limits = replace(limits, sessions=6, sessions_per_client=4, bib=5, clients=2)
     if head[3] & 1:
         limits = replace(limits, fragments=3, fragments_per_client=2, fragment_bytes=1500)
+    pool4 = [PoolRange(_POOL, first_port=first_port, last_port=last_port)]
+    if head[3] & 0x80 and not head[3] & 0x40:
+        pool4 = [
+            PoolRange(IPv4Network(network4), protocols, first_port, last_port, clients)
+            for network4, protocols, clients in _RANGES
+        ]
     settings = Settings(
         prefixes=tuple(prefixes),
-        pool4=(PoolRange(_POOL, first_port=first_port, last_port=last_port),),
+        pool4=tuple(pool4),
+        static=_STATIC if head[3] & 0x20 else (),
+        deterministic=SUBSCRIBERS if head[3] & 0x40 else None,
         icmp6_source=prefixes[0].embed(bytes((192, 0, 0, 8))),
         icmp4_source=_OWN4,
         wkp_strict=not head[1] & 4,
         icmp4_error_pool=(_ERROR_POOL,) if head[3] & 2 else (),
-        port_block_size=8 if head[3] & 4 else 0,
+        port_block_size=8 if head[3] & 4 and not head[3] & 0x40 else 0,
         tos=0 if head[3] & 8 else None,
         traffic_class=0xE0 if head[3] & 16 else None,
         mtu=(1500, 1500, 9000, 1280)[head[1] >> 3 & 3],
         mss_clamp=(None, None, 0, 1000)[head[1] >> 5 & 3],
         lowest_ipv6_mtu=1280 if head[1] & 0x80 else 1400,
         limits=limits,
-        # Seconds cost time here too: the wheel turns through each.
-        timeouts=Timeouts(tcp_est=600.0),
+        # Not the two hours of TCP_EST: the wheel turns through each second.
+        timeouts=_LIFETIMES,
     )
     # Choices that are enumerations: two bits of the header for each, by default the first value.
     # So the fuzzer learns new ones without being told.
@@ -190,6 +214,14 @@ def choose_settings(head: bytes) -> Settings:
     return replace(settings, **changes)  # type: ignore[arg-type]
 
 
+def reloaded(settings: Settings) -> Settings:
+    """What these settings become when an input has a reload in its middle (SIGHUP)."""
+    limits = replace(settings.limits, fragments=2, fragment_bytes=2500, sessions=5)
+    timeouts = replace(settings.timeouts, udp_default=120.1, fragment_min=1.0)
+    static = _STATIC_LATER if settings.static else ()
+    return replace(settings, static=static, limits=limits, timeouts=timeouts)
+
+
 class Scenario:
     """Reads an input, and runs it."""
 
@@ -197,7 +229,7 @@ class Scenario:
         self.settings = choose_settings(data[:HEADER_SIZE])
         self.plain = Side(self.settings, fast=False)
         self.fast = Side(self.settings, fast=True)
-        self.now = 1000.0
+        self.now = _START
         self.ports: dict[int, list[tuple[bytes, int, int, bytes]]] = {1: [], 6: [], 17: []}
         self.sent4: list[bytes] = []
         self.sent6: list[bytes] = []
@@ -205,6 +237,9 @@ class Scenario:
         # What the second half of a hairpin answers comes from the own address, embedded.
         embedded = [prefix.embed(own4) for prefix in self.settings.prefixes]
         self.own = (self.settings.icmp6_source, own4, *embedded)
+        self.deltas: dict[bytes, int] = {}
+        self.model = Model(self.settings)
+        self.reloads = len(data) > 2 and bool(data[2] & 0x80)
         program = data[HEADER_SIZE:]
         self.records = [
             program[at : at + RECORD_SIZE].ljust(RECORD_SIZE, b"\0")
@@ -213,15 +248,25 @@ class Scenario:
 
     def run(self) -> None:
         """All records, and then the end of everything. Raises Finding, or what translate raises."""
-        for record in self.records:
+        for number, record in enumerate(self.records):
+            if self.reloads and number == len(self.records) // 2:
+                self.reload()
             self.step(record)
         self.finish()
+
+    def reload(self) -> None:
+        """Both translators take over other limits, lifetimes and static mappings."""
+        self.settings = reloaded(self.settings)
+        self.plain.nat.configure(self.settings)
+        self.fast.nat.configure(self.settings)
+        self.model.configure(self.settings)
 
     def step(self, record: bytes) -> None:
         """One record."""
         self.pass_time(_PAUSES[record[2] % len(_PAUSES)])
         packet = self.packet_of(record)
         before = self.plain.counted()
+        held_before = self.plain.nat.counters[Reason.FRAGMENT_HELD]
         out = self.plain.nat.translate(packet, self.now)
         judge(
             packet,
@@ -229,12 +274,17 @@ class Scenario:
             self.plain.counted() - before,
             own=self.own,
             forwards_zero=self.settings.udp_zero_checksum is ZeroChecksum.FORWARD,
+            marks=(self.settings.tos, self.settings.traffic_class),
         )
+        held = self.plain.nat.counters[Reason.FRAGMENT_HELD] != held_before
+        self.model.judge(packet, out, self.now, held=held)
         frames = self.fast.send(packet, self.now)
         require(frames == [_FORM.join(one) for one in out], "the fast path differs")
         require(self.plain.nat.counters == self.fast.nat.counters, "the counters differ")
         for one in out:
             self.learn(one.data)
+        if len(out) == 1 and not packet.partial:
+            self.learn_delta(packet.data, out[0].data)
 
     def pass_time(self, seconds: float) -> None:
         """Lets time pass, and both translators notice."""
@@ -256,8 +306,11 @@ class Scenario:
             state = side.nat.state
             require(state.session_count == 0, "sessions that do not end")
             require(not any(1 for _ in state.sessions()), "sessions that are not counted")
-            require(state.bib_count == 0 and not any(state.bib6.values()), "mappings left")
-            require(not any(state.bib4.values()) and not state.clients, "clients left")
+            static = self.settings.static
+            for table in (state.bib6, state.bib4):
+                left = sum(len(one) for one in table.values())
+                require(state.bib_count == left == len(static), "mappings left")
+            require(len(state.clients) == len({e.key6[:16] for e in static}), "clients left")
             require(side.nat.next_deadline() is None, "something is still due")
 
     def learn(self, data: bytes) -> None:
@@ -278,6 +331,15 @@ class Scenario:
         if item not in known:
             known.append(item)
 
+    def learn_delta(self, before: bytes, after: bytes) -> None:
+        """Remembers by how much the checksums of a flow change."""
+        came, went = read_in(before), read_in(after)
+        if came is None or went is None or came.protocol != went.protocol or came.protocol != 17:
+            return
+        if came.checksum and went.checksum:
+            delta = (went.checksum - came.checksum) % 0xFFFF
+            self.deltas[came.src + came.dst + came.body[:4]] = delta
+
     # -- packets ----------------------------------------------------------------------
 
     def packet_of(self, record: bytes) -> Packet:
@@ -293,6 +355,8 @@ class Scenario:
         tos = record[3] >> 3 << 3
         data = self.valid(kind, which, flags, length, hops, tos, record)
         packet = _with_checksum(data, record[7])
+        if record[7] & 7 == 5:
+            packet = self.with_special_checksum(packet)
         packet = _with_offload(packet, record[8])
         packet.link = _LINK
         return _damaged(packet, record)
@@ -355,6 +419,18 @@ class Scenario:
         odd = _ODD_SOURCES4[flags & 3]
         return ip4(odd, pool, 17, udp(53, port, payload), hops, tos)
 
+    def with_special_checksum(self, packet: Packet) -> Packet:
+        """With the checksum that becomes 0 or 0xffff, where that of a datagram before tells it."""
+        seen = read_in(packet.data)
+        if seen is None or seen.offset is not None or seen.protocol != 17:
+            return packet
+        delta = self.deltas.get(seen.src + seen.dst + seen.body[:4])
+        if delta is None:
+            return packet
+        at = len(packet.data) - len(seen.body) + 6
+        checksum = (-delta % 0xFFFF or 0xFFFF).to_bytes(2, "big")
+        return Packet(packet.data[:at] + checksum + packet.data[at + 2 :])
+
     def server6(self, server: bytes, which: int) -> bytes:
         """An IPv6 address of the server, in one of the forms that we accept."""
         prefix = self.settings.prefixes[(which >> 6) % len(self.settings.prefixes)]
@@ -364,7 +440,8 @@ class Scenario:
         """(server, its port, pool port, pool address): one in use if there is one."""
         known = self.ports[protocol]
         if not known or which & 0xC0 == 0xC0:
-            return _SERVERS[which % 3], 53, 1024 + (which & 15), _OWN4
+            pool = _STATIC[2].key4[:4] if protocol == 1 else _OWN4
+            return _SERVERS[which % 3], 53, 1024 + (which & 15), pool
         server, dport, port, pool = known[which % len(known)]
         if which & 0x20:
             server = _SERVERS[(which >> 1) % 3]
@@ -454,12 +531,18 @@ def _piece(whole: bytes, flags: int, payload: bytes) -> tuple[int, int, bytes]:
 
 
 def _extension(which: int) -> bytes:
-    """An RFC 4884 extension with one object: interface information (RFC 5837) with an address."""
-    item = bytes((0, 12, 2, 0x10)) + bytes((0, 1, 0, 0)) + _ROUTER4
+    """An RFC 4884 extension: interface information (RFC 5837) with an address, labels, or both."""
+    labels = bytes((0, 8, 1, 1)) + bytes((1, 2, 3, 4))
+    item = bytes((0, 12, 2, 4)) + bytes((0, 1, 0, 0)) + _ROUTER4
     if which & 1:
-        item = bytes((0, 24, 2, 0x10)) + bytes((0, 2, 0, 0)) + _ROUTER6
-    if which & 2:
-        item = bytes((0, 8, 1, 1)) + bytes((1, 2, 3, 4))
+        # With an index in front; the address that a client would be told, or one of no prefix.
+        addr6 = _PREFIXES[0][0].network_address.packed[:12] + _ROUTER4
+        item = bytes((0, 28, 2, 12)) + bytes((0, 0, 0, 9, 0, 2, 0, 0))
+        item += addr6 if which & 8 else _ROUTER6
+    if which & 0x40:
+        item = bytes((0, 16, 2, 12)) + bytes((0, 0, 0, 9, 0, 1, 0, 0)) + _ROUTER4 + labels
+    elif which & 2:
+        item = labels
     body = b"\x20\0\0\0" + item
     return b"\x20\0" + (0xFFFF - word_sum(body)).to_bytes(2, "big") + item
 

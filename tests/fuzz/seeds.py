@@ -49,6 +49,12 @@ SEEDS: dict[str, list[bytes]] = {
         record(UDP4, checksum=6),
         record(UDP4, size=15, checksum=6),
     ],
+    "udp-checksum-of-zero": [
+        record(UDP6),
+        record(UDP4),
+        *(record(kind, size=size, checksum=5) for kind in (UDP6, UDP4) for size in (3, 13)),
+        record(UDP4, size=15, checksum=5),
+    ],
     "udp-wrong-checksum": [record(UDP6, checksum=7), record(UDP4, checksum=7)],
     "tcp": [
         *_CONNECT,
@@ -134,6 +140,18 @@ SEEDS: dict[str, list[bytes]] = {
         record(UDP6, pause=15),
         record(ECHO6, pause=15),
     ],
+    "static-mappings": [
+        record(UDP4, which=0xC6),
+        record(UDP4, which=0xC6),
+        record(UDP6, which=0x20),
+        record(TCP4, which=0xC7, flags=_SYN),
+        record(TCP6, flags=_SYN_ACK),
+        record(ECHO4, which=0xC8, flags=1),
+        record(ECHO4, which=0xC8, flags=1),
+        record(TCP6, flags=_SYN),
+    ],
+    "filtered": [record(UDP6), record(UDP4, which=0x22), record(UDP6, which=2), record(UDP4)],
+    "many-ports": [record(UDP6, which=n) for n in (0, 8, 16, 24, 1, 9, 17, 25)],
     "damaged": [
         record(UDP6),
         *(record(UDP4, damage=(0x91 + 4 * n, n * 7, n)) for n in range(4)),
@@ -141,7 +159,17 @@ SEEDS: dict[str, list[bytes]] = {
     ],
 }
 
-HEADERS = (bytes(HEADER_SIZE), b"\x01\x01\x01\0", b"\x82\x82\x06\x1f")
+# Settings (tests/fuzz/scenario.py, choose_settings): the defaults; address-dependent filtering;
+# limits, marks, blocks and an error pool; static mappings, zero checksums refused and a reload;
+# deterministic ports with zero checksums forwarded; pools by protocol and client, two prefixes.
+HEADERS = (
+    bytes(HEADER_SIZE),
+    b"\x01\x01\x01\0",
+    b"\x82\x82\x06\x1f",
+    b"\0\0\x88\x20",
+    b"\2\1\x0c\x42",
+    b"\x81\0\x81\xa4",
+)
 
 
 def inputs() -> dict[str, bytes]:

@@ -176,8 +176,9 @@ def assert_consistent(state):
     assert sum(c.sessions for c in state.clients.values()) == len(sessions)
     assert sum(c.bibs for c in state.clients.values()) == state.bib_count
     for table in state.flows.values():
-        by4 = {id(s) for shard in table.by_key4 for s in shard.values()}
-        assert by4 == {id(s) for shard in table.by_key6 for s in shard.values()}
+        by4 = {id(s) for s in table.by_key4.values()}
+        assert by4 == {id(s) for s in table.by_key6.values()}
+        assert all(table.find4(s.key4) is s is table.find6(s.key6) for s in table.sessions())
 
 
 def push(bench, packet):

@@ -65,21 +65,25 @@ def test_ptrtd_form():
 
 
 @pytest.mark.parametrize(("network", "addr4", "addr6"), SHORT)
-def test_rfc6052_2_2_octet_u_must_be_zero(network, addr4, addr6):
+def test_rfc6052_2_2_octet_u_is_written_zero_and_ignored(network, addr4, addr6):
+    """Under a prefix of the trailing layout it says that nothing is embedded."""
     for value in (1, 0x80, 0xFF):
         changed = bytearray(six(addr6))
         changed[8] = value
-        assert prefix(network, Layout.RFC6052).extract(bytes(changed)) is None
+        assert prefix(network, Layout.RFC6052).extract(bytes(changed)) == four(addr4)
+        assert prefix(network, Layout.TRAILING).extract(bytes(changed)) is None
 
 
 @pytest.mark.parametrize(("network", "addr4", "addr6"), SHORT)
-def test_rfc6052_2_2_every_bit_of_the_suffix_is_looked_at(network, addr4, addr6):
+def test_rfc6052_2_2_the_suffix_is_written_zero_and_ignored(network, addr4, addr6):
+    """Under a prefix of the trailing layout every bit of it is looked at."""
     first = IPv6Network(network).prefixlen // 8 + 5
     for at in range(first, 16):
         for bit in (0x01, 0x80):
             changed = bytearray(six(addr6))
             changed[at] |= bit
-            assert prefix(network, Layout.RFC6052).extract(bytes(changed)) is None, at
+            assert prefix(network, Layout.RFC6052).extract(bytes(changed)) == four(addr4), at
+            assert prefix(network, Layout.TRAILING).extract(bytes(changed)) is None, at
 
 
 @pytest.mark.parametrize(("network", "_", "addr6"), EXAMPLES)
@@ -139,6 +143,10 @@ def test_what_is_extracted_embeds_to_the_same_address(owner, addr6, inside):
     addr4 = owner.extract(addr6)
     if addr4 is not None:
         made = {Prefix6(owner.network, layout).embed(addr4) for layout in Layout}
+        if owner.layout is Layout.RFC6052 and owner.network.prefixlen < 96:
+            # RFC 6052 §2.2: octet u and suffix are ignored.
+            end = owner.network.prefixlen // 8 + 5
+            made = {one[:8] + addr6[8:9] + one[9:end] + addr6[end:] for one in made} | made
         assert addr6 in made
 
 

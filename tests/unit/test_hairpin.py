@@ -44,7 +44,7 @@ def test_rfc6146_3_8_udp_both_ways(bench):
         out = bench.one(udp6(sport=5000, dst=POOL6, dport=theirs, hlim=64))
         assert ends(out, UDP) == (POOL6, mine, OTHER_CLIENT, 6000)
         assert bytes(out[UDP].payload) == b"query"
-        assert out.hlim == 62
+        assert out.hlim == 63, "both halves are one router"
         out = bench.one(udp6(src=OTHER_CLIENT, sport=6000, dst=POOL6, dport=mine))
         assert ends(out, UDP) == (POOL6, theirs, CLIENT, 5000)
 
@@ -77,11 +77,10 @@ def test_rfc6146_3_8_link_of_the_other_client(bench):
     assert out.link == other
 
 
-@pytest.mark.parametrize("packet", [udp6, tcp6])
+@pytest.mark.parametrize("packet", [udp6(dst=POOL6, dport=1), tcp6("A", dst=POOL6, dport=1)])
 def test_rfc6146_3_8_a_port_that_is_nobodys(bench, packet):
     bench.udp(src=OTHER_CLIENT)
-    args = ("S",) if packet is tcp6 else ()
-    (answer,) = bench.refused(packet(*args, dst=POOL6, dport=1), Reason.DESTINATION_REFUSED)
+    (answer,) = bench.refused(packet, Reason.DESTINATION_REFUSED)
     out = read(answer.data)
     assert (out.dst, out.payload.type, out.payload.code) == (CLIENT, 1, 1)
 
@@ -104,8 +103,8 @@ def test_hops_run_out_on_the_way(bench, hops):
     (got,) = out
     packet = read(got.data)
     assert checksum_right(got.data)
-    if hops == 3:
-        assert packet.dst == OTHER_CLIENT
+    if hops > 1:
+        assert (packet.dst, packet.hlim) == (OTHER_CLIENT, hops - 1)
     else:
         assert (packet.dst, packet.payload.type, packet.payload.code) == (CLIENT, 3, 0)
 

@@ -214,9 +214,10 @@ def test_rfc4884_4_the_length_attribute_ends_the_original(bench):
     out, sent = sent4(bench, 400)
     for kind, code, rest in ((11, 0, 0), (3, 1, 0), (3, 4, 1400), (12, 0, 8 << 24)):
         (answer,) = bench.send(outer4(kind, code, out[:132] + b"\xee" * 40, length=33, rest=rest))
-        assert answer.data[48:] == sent[:152]
-        if answer.data[40] in (1, 3):
-            assert answer.data[44] == 0
+        carried = answer.data[40] in (1, 3)
+        assert answer.data[48:] == sent[:152] + (b"\xee" * 40 if carried else b"")
+        if carried:
+            assert answer.data[44] == 19
 
 
 @pytest.mark.parametrize("kind", [3, 11])
@@ -395,14 +396,15 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_rfc4884_7_a_malformed_extension_is_left_out(bench, name):
+def test_rfc7915_4_2_a_malformed_extension_is_opaque_too(bench, name):
+    """It stays as malformed as it was: the receiver is told what was sent."""
     out, sent = sent4(bench, 108)
     (answer,) = bench.send(outer4(11, 0, out + MALFORMED[name], length=len(out) // 4))
-    assert read6(answer.data)[2:] == (0, sent, b"")
+    assert read6(answer.data)[2:] == (160, sent.ljust(160, b"\0"), MALFORMED[name])
     out, sent = sent6(bench, 104)
     (answer,) = bench.send(outer6(3, 0, out + MALFORMED[name], length=len(out) // 8))
-    _, _, length, original, _ = read4(answer.data)
-    assert (length, len(original)) == (0, len(sent))
+    _, _, length, original, extension = read4(answer.data)
+    assert (length, len(original), extension) == (132, len(sent), MALFORMED[name])
 
 
 def test_rfc4884_7_a_checksum_of_0_was_not_computed(bench):
@@ -585,10 +587,11 @@ def test_split_of_a_bare_header():
 
 
 def test_an_extension_longer_than_any_error_is_not_looked_at():
-    huge = structure(*[bytes.fromhex("00040101")] * 16000)
+    huge = structure(*[interface(HOP4)] * 6000)
     message = bytes((11, 0, 0, 0, 0, 32, 0, 0)) + bytes(128) + huge
-    assert icmp_extensions.split(message, ICMP4) == (bytes(128), b"")
-    assert icmp_extensions.translate(huge, ICMP6, lambda _: None) == b""
+    assert icmp_extensions.split(message, ICMP4) == (bytes(128), huge)
+    assert icmp_extensions.translate(huge, ICMP6, lambda _: None) == huge
+    assert icmp_extensions.join(message[:8], bytes(200), huge, ICMP6) == message[:8] + bytes(200)
 
 
 def test_rfc5837_4_2_what_is_reserved_is_kept(bench):

@@ -12,6 +12,7 @@ from tests.oracle import (
     Bench,
     check_form,
     checksum_right,
+    fast_path_of,
     read,
     tcp4,
     tcp6,
@@ -56,7 +57,7 @@ def test_rfc6146_3_5_2_2_a_silent_session_is_probed_once(bench, port):
     assert (out.src, out.dst) == (SERVER6, CLIENT)
     assert (out[TCP].sport, out[TCP].dport) == (80, 40000)
     assert (out[TCP].flags, out[TCP].seq, out[TCP].ack) == ("A", 0, 0)
-    assert len(probe.data) == 60
+    assert (out.tc, out[TCP].dataofs, len(probe.data)) == (0, 5, 60)
     assert states(bench) == [State.TRANS]
     assert expired(bench, TRANS - GRANULE) == []
 
@@ -84,6 +85,25 @@ def test_rfc6146_3_5_2_2_a_reset_does_not_establish_it(bench, port):
     expired(bench, EST + GRANULE)
     bench.one(tcp6("R"))
     assert states(bench) == [State.TRANS]
+
+
+def test_rfc6146_3_5_2_2_a_reset_of_the_server_does_not_establish_it(bench, port):
+    expired(bench, EST + GRANULE)
+    bench.one(tcp4("R", port))
+    assert states(bench) == [State.TRANS]
+
+
+@pytest.mark.parametrize("side", [4, 6])
+def test_rfc6146_3_5_2_2_the_sign_of_life_is_not_for_the_fast_path(bench, port, side):
+    """It would pass unseen, and the session would end four minutes later."""
+    fast = fast_path_of(bench)
+    packet = tcp6("A") if side == 6 else tcp4("A", port)
+    assert fast(packet) is not None
+    expired(bench, EST + GRANULE)
+    assert fast(packet) is None
+    bench.one(packet)
+    assert states(bench) == [State.ESTABLISHED]
+    assert fast(packet) is not None
 
 
 @pytest.mark.parametrize("side", [4, 6])

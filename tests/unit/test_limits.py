@@ -1,6 +1,6 @@
 """Limits: at each one new work is refused with its own reason, and old work goes on.
 
-RFC 6146 §3.5.1.1, §3.5.2.2, §3.5.3: where no mapping can be made the client is answered with
+RFC 6146 §3.5.1, §3.5.2.2, §3.5.3: where no mapping can be made the client is answered with
 ICMPv6 destination unreachable, address unreachable (1/3).
 """
 

@@ -6,7 +6,20 @@ from ipaddress import IPv4Network, IPv6Network
 
 import pytest
 
-from tests.oracle import CLIENT, IP, POOL, UDP, Bench, echo6, read, rfc6052, tcp6, trailing, udp6
+from tests.oracle import (
+    CLIENT,
+    ICMP,
+    IP,
+    POOL,
+    UDP,
+    Bench,
+    echo6,
+    read,
+    rfc6052,
+    tcp6,
+    trailing,
+    udp6,
+)
 from translate.addresses import Layout, Prefix6
 from translate.policy import WELL_KNOWN_PREFIX
 from translate.pool4 import PoolRange
@@ -165,9 +178,11 @@ def test_rfc6052_3_1_each_prefix_by_itself():
 def test_rfc6052_3_1_a_private_server_does_not_appear_under_the_well_known_prefix():
     bench = well_known()
     port = bench.udp(dst="64:ff9b::8.8.8.8")[UDP].sport
-    bench.refused(
+    (answer,) = bench.refused(
         IP(src="10.0.0.1", dst=POOL) / UDP(sport=53, dport=port), Reason.PRIVATE_UNDER_WKP
     )
+    out = read(answer.data)
+    assert (out.dst, out[ICMP].type, out[ICMP].code) == ("10.0.0.1", 3, 13)
     out = bench.one(IP(src="9.9.9.9", dst=POOL) / UDP(sport=53, dport=port))
     assert out.src == "64:ff9b::909:909"
 

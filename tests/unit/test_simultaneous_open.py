@@ -114,3 +114,22 @@ def test_rfc6146_3_5_2_2_only_a_syn_is_stored(strict, flags):
     bench_now = strict.now
     assert all(isinstance(read(p.data), IPv6) for p in expired(strict, 7))
     assert strict.now > bench_now
+
+
+def test_each_stored_syn_has_its_own_six_seconds(strict):
+    strict.refused(tcp4("S", 50000, sport=1), Reason.SYN_STORED)
+    strict.now += 3
+    strict.refused(tcp4("S", 50000, sport=2), Reason.SYN_STORED)
+    (answer,) = expired(strict, 3)
+    assert int.from_bytes(answer.data[48:50], "big") == 1
+    (answer,) = expired(strict, 3)
+    assert int.from_bytes(answer.data[48:50], "big") == 2
+
+
+def test_no_more_are_answered_at_once_than_were_asked_for(strict):
+    for sport in range(1, 6):
+        strict.refused(tcp4("S", 50000, sport=sport), Reason.SYN_STORED)
+    strict.now += 6
+    assert len(strict.nat.expire(strict.now, 2)) == 2
+    assert strict.nat.next_deadline() == strict.now
+    assert len(strict.nat.expire(strict.now, 1000)) == 3

@@ -80,7 +80,7 @@ def test_rfc6146_3_5_2_2_connection_begun_from_ipv4(filtering):
     assert counts(bench)[:3] == (1, 1, 1)
 
 
-def test_rfc6146_3_5_1_2_datagram_from_ipv4():
+def test_rfc6146_3_5_1_datagram_from_ipv4():
     bench = Bench(static=(DNS,))
     query = bench.one(udp4(53, sport=4000))
     assert (query.dst, query[UDP].dport) == (SERVER6, 5353)

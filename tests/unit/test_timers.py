@@ -48,7 +48,7 @@ def test_rfc6146_4_defaults():
     )
 
 
-def test_rfc6146_3_5_1_1_udp(bench):
+def test_rfc6146_3_5_1_udp(bench):
     bench.udp()
     lasts(bench, UDP_DEFAULT)
 

@@ -202,8 +202,7 @@ def text_of(title: str, vectors: list[Vector]) -> str:
         lines += ["", "[[vector]]", f"name = {json.dumps(vector.name)}"]
         lines.append(f"clause = {json.dumps(vector.clause, ensure_ascii=False)}")
         if vector.settings:
-            keys = ", ".join(f"{k} = {json.dumps(v)}" for k, v in vector.settings.items())
-            lines.append(f"settings = {{ {keys} }}")
+            lines.append(f"settings = {toml_of(vector.settings)}")
         for one in vector.steps:
             lines += ["", "[[vector.step]]", f"at = {one.at}"]
             lines.append(f"comment = {json.dumps(_comment(one))}")
@@ -216,6 +215,13 @@ def text_of(title: str, vectors: list[Vector]) -> str:
             if one.reason:
                 lines.append(f"reason = {json.dumps(one.reason)}")
     return "\n".join(lines) + "\n"
+
+
+def toml_of(value: Any) -> str:
+    """A value as TOML, tables inline."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {toml_of(item)}" for key, item in value.items()) + " }"
+    return json.dumps(value)
 
 
 def _hex(data: bytes) -> str:

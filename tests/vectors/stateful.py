@@ -16,6 +16,7 @@ from tests.vectors.build import (
     ROUTER6,
     Step,
     Vector,
+    icmp4,
     icmp6,
     opened,
     opened_tcp,
@@ -70,11 +71,12 @@ def _addresses() -> list[Vector]:
 def _udp() -> list[Vector]:
     other = step(udp4(src=OTHER_S4), udp4_as_6(src=OTHER_S6))
     second = step(udp6(dst=OTHER_S6), udp6_as_4(dst=OTHER_S4))
+    prohibited = icmp4(3, 13, 0, udp4(src=OTHER_S4), src=P4, dst=OTHER_S4)
     nobody = step(udp4(), own4(3, 1, 0, udp4()), reason="no-mapping", free=OWN_ERROR)
     return [
         Vector(
             "one mapping for all destinations",
-            "RFC 6146 §3.5.1.1: endpoint-independent mapping",
+            "RFC 6146 §3.5.1: endpoint-independent mapping",
             (opened(), second, other, step(udp4(), udp4_as_6())),
         ),
         Vector(
@@ -87,7 +89,7 @@ def _udp() -> list[Vector]:
             "RFC 6146 §3.5.1: address-dependent filtering",
             (
                 opened(),
-                step(udp4(src=OTHER_S4), reason="filtered"),
+                step(udp4(src=OTHER_S4), prohibited, reason="filtered", free=OWN_ERROR),
                 second,
                 other,
             ),
@@ -107,7 +109,7 @@ def _udp() -> list[Vector]:
         ),
         Vector(
             "no port left",
-            "RFC 6146 §3.5.1.1: Address Unreachable",
+            "RFC 6146 §3.5.1: Address Unreachable",
             (
                 opened(),
                 step(
@@ -208,7 +210,7 @@ def _refusals() -> list[Vector]:
         ),
         Vector(
             "loopback behind the prefix",
-            "RFC 6052 §5.1",
+            "RFC 1812 §5.3.7",
             (refused(loop, 1, "destination-refused"),),
         ),
         Vector(
@@ -230,15 +232,15 @@ def _hairpin() -> Vector:
         IPv6(src=OTHER_C6, dst=P4_AS6, hlim=64) / UDP(sport=40001, dport=PP) / Raw(b"neighbour")
     )
     answer = IPv6(src=C6, dst=P4_AS6, hlim=64) / UDP(sport=40000, dport=PP + 1) / Raw(b"hello")
-    seen = IPv6(src=P4_AS6, dst=C6, hlim=62) / UDP(sport=PP + 1, dport=40000) / Raw(b"neighbour")
-    back = IPv6(src=P4_AS6, dst=OTHER_C6, hlim=62) / UDP(sport=PP, dport=40001) / Raw(b"hello")
+    seen = IPv6(src=P4_AS6, dst=C6, hlim=63) / UDP(sport=PP + 1, dport=40000) / Raw(b"neighbour")
+    back = IPv6(src=P4_AS6, dst=OTHER_C6, hlim=63) / UDP(sport=PP, dport=40001) / Raw(b"hello")
     return Vector(
         "hairpin",
         "RFC 6146 §3.8",
         (
             opened(),
-            step(to_pool, seen, free=("ttl",)),
-            step(answer, back, free=("ttl",)),
+            step(to_pool, seen),
+            step(answer, back),
         ),
         {"pool4": [f"{P4} {PP}-{PP + 1}"]},
     )
