@@ -47,7 +47,7 @@ IFF_NO_PI = 0x1000
 IFF_VNET_HDR = 0x4000
 IFF_TUN_EXCL = 0x8000
 _FLAG = {"tun": IFF_TUN, "tap": IFF_TAP}
-_IFREQ = struct.Struct("16sH22x")
+IFREQ = struct.Struct("16sH22x")
 _INT = struct.Struct("i")
 TUN_FLT_ALLMULTI = 0x0001
 _FILTER = struct.Struct("HH6s")
@@ -106,11 +106,11 @@ def open_device(kind: Kind, name: str, *, offload: bool) -> Device:
     With `offload` the virtio-net header is on and the kernel's offloads are used as far as it
     has them; without, frames are plain. Raises DeviceError and leaves nothing behind.
     """
-    _check_name(name)
+    check_name(name)
     existing = _existing(name) if name else None
     if existing is not None:
         _check_existing(name, kind, existing)
-    fd = _open_driver()
+    fd = open_driver()
     try:
         return _bind(fd, kind, name, existing, offload)
     except BaseException:
@@ -147,7 +147,7 @@ def accept_only(device: Device, mac: bytes) -> None:
 def driver_problem() -> str | None:
     """One line with the remedy when /dev/net/tun cannot be opened, else None."""
     try:
-        os.close(_open_driver())
+        os.close(open_driver())
     except DeviceError as error:
         return str(error)
     return None
@@ -163,7 +163,8 @@ def first_free_name(kind: Kind) -> str:
     return f"{kind}{number}"
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raises DeviceError when no network device can have this name."""
     bad = len(name.encode()) >= NAME_SIZE or name in (".", "..")
     if bad or any(c in "/:%" or c.isspace() or not c.isprintable() for c in name):
         raise DeviceError(
@@ -215,7 +216,8 @@ def _busy(name: str) -> DeviceError:
     )
 
 
-def _open_driver() -> int:
+def open_driver() -> int:
+    """A descriptor on /dev/net/tun that no device is bound to yet. Raises DeviceError."""
     try:
         return os.open(TUN_PATH, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -246,12 +248,12 @@ def _bind(fd: int, kind: Kind, name: str, existing: _Existing | None, offload: b
         flags |= IFF_MULTI_QUEUE
     wanted = (name or f"{kind}%d").encode()
     try:
-        answer = fcntl.ioctl(fd, TUNSETIFF, _IFREQ.pack(wanted, flags))
+        answer = fcntl.ioctl(fd, TUNSETIFF, IFREQ.pack(wanted, flags))
     except OSError as error:
-        raise _bind_error(error, kind, name, existing) from error
+        raise bind_error(error, kind, name, existing) from error
     device = Device(
         fd=fd,
-        name=_IFREQ.unpack(answer)[0].rstrip(b"\0").decode(),
+        name=IFREQ.unpack(answer)[0].rstrip(b"\0").decode(),
         kind=kind,
         vnet=offload,
         offloads=frozenset(),
@@ -262,7 +264,8 @@ def _bind(fd: int, kind: Kind, name: str, existing: _Existing | None, offload: b
     return device
 
 
-def _bind_error(error: OSError, kind: Kind, name: str, existing: _Existing | None) -> DeviceError:
+def bind_error(error: OSError, kind: Kind, name: str, existing: _Existing | None) -> DeviceError:
+    """What a failed TUNSETIFF for `name` means, in words, with the remedy."""
     if error.errno == errno.EBUSY:
         return _busy(name)
     if error.errno in (errno.EPERM, errno.EACCES):

@@ -1,0 +1,386 @@
+# The far end of an ssh backhaul: POSIX sh, run by `sh -s -- KEY=VALUE...`, itself on stdin, with
+# peer_undo.sh before it.
+#
+#   pool=P,P       prefixes to route to `local` (and to masquerade)
+#   local=A        the gateway's address on the link
+#   remote=A/LEN   ours, put on the tap that SSH_TUNNEL names
+#   mtu=N tag=T heartbeat=SECONDS linger=SECONDS masquerade=yes|no carries=ipv4|ipv6
+#   clients6=P,P   with carries=ipv6: prefixes to route to fe80::1 on the link
+#   own=yes|no     whether the connection, and with it our sshd, is there for this tunnel only
+#
+# One line is answered: `READY TAP MAC nft|ipt|- NEXTHOP [NOTE; NOTE...]` or `FAIL WHY`; behind
+# `FAIL pool ...` another, `FREE ADDRESS`, may name what could be used instead. From READY on stdin
+# brings heartbeats, a line each. The last line of this file starts everything, so nothing happens
+# before the whole of it has arrived, and no heartbeat is read as a command.
+#
+# Two processes. This one sets up and reads stdin. The keeper, deaf to hang-ups and with none of
+# the connection's descriptors, looks once a second whether the first lives and hears anything:
+#
+#   stdin ends, or nothing heard for `heartbeat`, or the first is killed
+#       stage 1: address and routes go, our sshd is ended (and the tap with it)
+#   `linger` seconds later, or at once on the word `stop`
+#       stage 2: masquerade, blackhole route, forwarding, our files
+#
+# Between the two nothing may answer for the pool, or the host's own stack would reset every
+# flow at the server's next segment: the masquerade turns it into a packet to the pool, and a
+# blackhole route of high metric swallows that. This route is there from the beginning, so
+# there is no moment without one when the tap vanishes under the better route.
+#
+# What is known of each tag lies in $base/TAG; a process is named by number and start time,
+# so that a number used again is nobody. Changes of that folder are made under $base/lock.
+
+# turn PATH NEW: writes a sysctl and remembers what it was, unless it is that already.
+turn() {
+    get "$1" || return 0
+    [ "$value" != "$2" ] || return 0
+    echo "$1 $value" >>"$state/sysctl"
+    write "$1" "$2" || fail "cannot write $2 to $1: is /proc/sys read-only here (a container)?"
+}
+
+# used PREFIX: whether another tag or the host itself has some of it; said tells who.
+used() {
+    set +f
+    for other in "$base"/*/; do
+        set -f
+        other=${other%/}
+        [ "$other" != "$state" ] && load "$other" && [ "$s_pool" != - ] || continue
+        for theirs in $(list "$s_pool"); do
+            overlap "$1" "$theirs" || continue
+            said="used here by ${other##*/}"
+            return 0
+        done
+    done
+    set -f
+    said=$(ip -4 -o addr show to "$1" 2>/dev/null | head -n 1)
+    [ -z "$said" ] || { said="an address of this host: $said" && return 0; }
+    said=$(ip -4 route show root "$1" 2>/dev/null | grep -v '^blackhole' | head -n 1)
+    [ -n "$said" ] && said="routed here already: $said"
+}
+
+# The link's addresses and the pool must be nobody's; of RFC 7335's, one that is free is named.
+check_free() {
+    forget_dead
+    [ "$pool" = - ] || for prefix in $(list "$pool"); do
+        used "$prefix" || continue
+        why="pool $prefix is $said"
+        for last in 6 5 4 3 2 1 7; do
+            used "192.0.0.$last" || { free=192.0.0.$last && break; }
+        done
+        fail "$why"
+    done
+    said=$(ip -4 -o addr show to "$remote" 2>/dev/null | head -n 1)
+    [ -z "$said" ] || fail "link address ${remote%/*} is taken here: $said"
+    said=$(ip -4 route show root "$remote" 2>/dev/null | head -n 1)
+    [ -z "$said" ] || fail "link address ${remote%/*} is taken here: route $said"
+}
+
+keep() {
+    trap '' HUP INT PIPE
+    trap 'lock; undo_link "$state"; undo_rest "$state"; unlock; exit' TERM
+    cd /
+    whoami_here && me=$id
+    quiet=0 seen=
+    while :; do
+        sleep 1
+        alive "$main" || break
+        get "$state/beat"
+        if [ "$value" != "$seen" ]; then
+            quiet=0 seen=$value limit=$heartbeat
+            # Nothing is heard meanwhile; an iptables may wait for its lock, but not for ever.
+            [ "$value" != setup ] || limit=60
+        else
+            quiet=$((quiet + 1))
+            [ "$quiet" -lt "$limit" ] || break
+        fi
+    done
+    end_it "$main"
+    undo_link "$state"
+    [ "$own" = no ] || end_it "$sshd"
+    left=$linger
+    while [ "$left" -gt 0 ]; do
+        sleep 1
+        left=$((left - 1))
+    done
+    lock
+    undo_rest "$state"
+    unlock
+}
+
+start_keeper() {
+    echo setup >"$state/beat"
+    (keep) </dev/null >/dev/null 2>&1 &
+    identify "$!"
+    keeper=$id
+    echo "$keeper" >"$state/keeper"
+}
+
+# masquerade: puts the rules in, whether or not they are there; fails with the reason in why.
+# What is about to be done is written down first, for whoever undoes it.
+masquerade() {
+    kind=
+    why=
+    if command -v nft >/dev/null 2>&1; then
+        echo nft >"$state/kind"
+        # Declared, deleted, declared: one transaction, whether it was there or not. The empty
+        # chain lets kernels before 4.18 find the way back.
+        said=$({
+            echo "table ip $tag { }"
+            echo "delete table ip $tag"
+            echo "table ip $tag {"
+            echo "  chain back { type nat hook prerouting priority -100; }"
+            echo "  chain out { type nat hook postrouting priority 100;"
+            for prefix in $(list "$pool"); do echo "ip saddr $prefix masquerade"; done
+            echo "  }"
+            echo "}"
+        } | nft -f - 2>&1) && kind=nft || why="nft: $said"
+    fi
+    if [ -z "$kind" ] && command -v iptables >/dev/null 2>&1; then
+        kind=ipt
+        echo ipt >"$state/kind"
+        for prefix in $(list "$pool"); do
+            masquerade_rule -C "$tag" "$prefix" >/dev/null && continue
+            said=$(masquerade_rule -A "$tag" "$prefix") || kind= why="$why iptables: $said"
+        done
+    fi
+    [ -n "$kind" ]
+}
+
+# A firewall that is loaded anew flushes all rules, ours too; flows go on where they come back.
+mend() {
+    case $kind in
+        nft) nft list chain ip "$tag" out >/dev/null 2>&1 && return ;;
+        ipt) ;;
+        *) return ;;
+    esac
+    was=$kind
+    masquerade || kind=$was
+}
+
+note() { notes="$notes${notes:+; }$*"; }
+
+# IPv4 is forwarded by the interface that a packet comes in by: no other is touched.
+forward4() {
+    path=/proc/sys/net/ipv4/conf/$tap/forwarding
+    if get "$path" && [ "$value" = 0 ]; then
+        write "$path" 1 || fail "cannot write 1 to $path: is /proc/sys read-only (a container)?"
+        echo "$path" >"$state/tapforward"
+    fi
+    for device in $devices; do turn "/proc/sys/net/ipv4/conf/$device/forwarding" 1; done
+}
+
+# IPv6 is only forwarded when all interfaces do it, and then the kernel stops to listen to
+# router advertisements, unless accept_ra is 2. Whoever lives on them must have that first.
+forward6() {
+    all=/proc/sys/net/ipv6/conf/all/forwarding
+    get "$all" && [ "$value" = 0 ] || return 0
+    set +f
+    for path in /proc/sys/net/ipv6/conf/*/forwarding; do
+        set -f
+        device=${path%/forwarding}
+        case ${device##*/} in all | default | lo | "$tap") continue ;; esac
+        if get "$device/accept_ra" && [ "$value" = 1 ]; then
+            turn "$device/accept_ra" 2
+        fi
+        get "$path" && [ "$value" != 0 ] && echo "$path $value" >>"$state/sysctl"
+    done
+    set -f
+    turn "$all" 1
+    note "IPv6 forwarding was off and is on for the time of the tunnel, accept_ra 2 where it was 1"
+}
+
+look_at_default_route() {
+    hop=- devices='' word_before=''
+    # shellcheck disable=SC2046
+    for word in $(ip -4 route show default 2>/dev/null); do
+        case $word_before in
+            via) case $word in *.*.*.*) [ "$hop" != - ] || hop=$word ;; esac ;;
+            dev) case " $devices " in *" $word "*) ;; *) devices="$devices $word" ;; esac ;;
+        esac
+        word_before=$word
+    done
+    [ -n "$devices" ] || [ "$carries" = ipv6 ] || note "no IPv4 default route here"
+}
+
+# An accept of ours cannot overrule another's drop, so it is only said.
+look_at_forward_policy() {
+    family=ip
+    [ "$carries" = ipv4 ] || family=ip6
+    closed=
+    if command -v nft >/dev/null 2>&1; then
+        closed=$(nft list chains 2>/dev/null | while read -r one two three rest; do
+            case $one in
+                table) table="$two $three" ;;
+                chain) chain=$two ;;
+                type) case "$table $rest" in
+                    "$family "*"forward "*"policy drop"* | "inet "*"forward "*"policy drop"*)
+                        echo "nft $table $chain" ;;
+                esac ;;
+            esac
+        done | head -n 1)
+    fi
+    filter=iptables
+    [ "$carries" = ipv4 ] || filter=ip6tables
+    if [ -z "$closed" ] && command -v "$filter" >/dev/null 2>&1; then
+        case $("$filter" -w -S FORWARD 2>/dev/null | head -n 1) in
+            *"-P FORWARD DROP"*) closed="$filter FORWARD" ;;
+        esac
+    fi
+    what=$pool
+    [ "$carries" = ipv4 ] || what=$clients6
+    [ -z "$closed" ] || note "forwarding has policy drop here ($closed): unless a rule lets" \
+        "$what through both ways nothing passes (docker: iptables -I DOCKER-USER -s $what -j" \
+        "ACCEPT and the same with -d, ufw: ufw route allow from $what, and to $what)"
+}
+
+arguments() {
+    pool=- clients6=- linger=0 heartbeat=10 masquerade=no carries=ipv4 own=yes mtu=1500
+    tag='' local='' remote=''
+    for word in "$@"; do
+        case ${word%%=*} in
+            pool) pool=${word#*=} ;;
+            local) local=${word#*=} ;;
+            remote) remote=${word#*=} ;;
+            mtu) mtu=${word#*=} ;;
+            tag) tag=${word#*=} ;;
+            heartbeat) heartbeat=${word#*=} ;;
+            linger) linger=${word#*=} ;;
+            masquerade) masquerade=${word#*=} ;;
+            carries) carries=${word#*=} ;;
+            clients6) clients6=${word#*=} ;;
+            own) own=${word#*=} ;;
+            *) fail "unknown argument $word" ;;
+        esac
+    done
+    case $tag in '' | [!A-Za-z]* | *[!A-Za-z0-9-]*) fail "bad tag '$tag'" ;; esac
+    [ -n "$pool" ] && [ "$carries" = ipv4 ] || pool=-
+    [ -n "$clients6" ] || clients6=-
+    if [ -z "$local" ] || [ -z "$remote" ]; then fail "no link addresses given"; fi
+}
+
+# What there must be before anything is touched.
+check_here() {
+    tap=$SSH_TUNNEL
+    case $tap in
+        '') fail "no tunnel: sshd gave this session none (SSH_TUNNEL is empty)" ;;
+        *,*) fail "several tunnels in one connection: $tap" ;;
+        tun*) fail "the tunnel is point-to-point ($tap), not ethernet: -o Tunnel=ethernet, before -w" ;;
+    esac
+    user=$(id -u 2>/dev/null)
+    [ "$user" = 0 ] || fail "not root here (uid $user): log in as root, or prepare the peer by hand"
+    command -v ip >/dev/null 2>&1 || fail "no ip command here: install iproute2"
+    [ -d "/sys/class/net/$tap" ] || ip link show dev "$tap" >/dev/null 2>&1 ||
+        fail "sshd says $tap, but there is no such device here"
+    space=$(readlink /proc/self/ns/net 2>/dev/null)
+    space=${space#net:[}
+    for folder in /run /var/run; do
+        [ -d "$folder" ] && [ -w "$folder" ] && break
+        folder=
+    done
+    [ -n "$folder" ] || fail "neither /run nor /var/run can be written here"
+}
+
+begin() {
+    mkdir -p "$state" || fail "cannot make $state"
+    echo "$tap $remote $local $pool $clients6 $own $masquerade" >"$state/facts"
+    echo "$main" >"$state/main"
+    echo "$sshd" >"$state/sshd"
+    rm -f "$state/tapforward"
+    begun=yes
+    start_keeper
+}
+
+set_up() {
+    # The tap speaks when it is spoken to: no address of its own making, nothing from routers.
+    write "/proc/sys/net/ipv6/conf/$tap/addr_gen_mode" 1
+    write "/proc/sys/net/ipv6/conf/$tap/accept_ra" 0
+    try ip link set dev "$tap" mtu "$mtu"
+    try ip link set dev "$tap" up
+    try ip -4 addr add "$remote" dev "$tap"
+    look_at_default_route
+    kind=-
+    if [ "$carries" = ipv6 ]; then
+        write "/proc/sys/net/ipv6/conf/$tap/accept_dad" 0
+        try ip -6 addr replace fe80::2/64 dev "$tap"
+        [ "$clients6" = - ] || for prefix in $(list "$clients6"); do
+            try ip -6 route replace blackhole "$prefix" metric "$METRIC"
+            try ip -6 route replace "$prefix" via fe80::1 dev "$tap"
+        done
+        forward6
+    else
+        [ "$masquerade" = no ] || [ "$pool" = - ] || masquerade ||
+            fail "cannot masquerade, ${why:-neither nft nor iptables is installed here}"
+        [ "$pool" = - ] || for prefix in $(list "$pool"); do
+            # Via the gateway's address: on-link, its end would have to answer ARP for the pool.
+            try ip -4 route replace blackhole "$prefix" metric "$METRIC"
+            try ip -4 route replace "$prefix" via "$local" dev "$tap"
+        done
+        forward4
+    fi
+    look_at_forward_policy
+    mac=-
+    get "/sys/class/net/$tap/address" && mac=$value
+}
+
+finish() {
+    end_it "$keeper"
+    lock
+    undo_link "$state"
+    undo_rest "$state"
+    unlock
+}
+
+hold() {
+    count=0
+    while IFS= read -r word; do
+        if [ "$word" = stop ]; then
+            finish
+            echo GONE
+            # The client ends the connection now. A tap must not stay when it cannot.
+            tries=0
+            while [ "$own" = yes ] && alive "$sshd" && [ "$tries" -lt 30 ]; do
+                tries=$((tries + 1))
+                nap
+            done
+            [ "$own" = no ] || end_it "$sshd"
+            exit 0
+        fi
+        alive "$keeper" || start_keeper
+        count=$((count + 1))
+        [ $((count % 3)) -ne 0 ] || mend
+        echo "$count" >"$state/beat"
+    done
+    # Without a single heartbeat, nothing has ever flowed: there is nothing to keep.
+    if [ "$count$adopted" = 0 ]; then finish; else undo_link "$state"; fi
+    exit 0
+}
+
+main() {
+    set -f
+    umask 077
+    PATH=${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/sbin:/sbin
+    LC_ALL=C
+    export PATH LC_ALL
+    base='' begun='' adopted='' keeper='' notes='' free=''
+    cd /
+    arguments "$@"
+    check_here
+    whoami_here || fail "no /proc here"
+    me=$id main=$id
+    sshd=-
+    get "/proc/$PPID/comm"
+    case $value in sshd*) identify "$PPID" && sshd=$id ;; esac
+    base=$folder/tap64-peer.${space%]}
+    state=$base/$tag
+    lock || { base='' && fail "another set-up is busy here ($holder)"; }
+    take_over
+    check_free
+    begin
+    set_up
+    unlock
+    # From here on silence counts.
+    echo 0 >"$state/beat"
+    printf 'READY %s %s %s %s%s\n' "$tap" "$mac" "$kind" "$hop" "${notes:+ $notes}"
+    hold
+}
+
+main "$@"
