@@ -1,0 +1,1 @@
+"""Stateless translation as a program (`gateway --mode siit`)."""
