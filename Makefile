@@ -2,7 +2,7 @@
 #
 # Programs of Debian that are missing are installed (asks for sudo when you are not root);
 # Python packages go into .venv only. Daemons that come with test programs (sshd, nsd, radvd,
-# tayga) are neither started nor enabled: the tests run their own, in network namespaces.
+# tayga, named, unbound) are neither started nor enabled: the tests run their own, in network namespaces.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -25,11 +25,13 @@ PYTHONS ?= python3 python3.13 python3.12 python3.11 /usr/bin/python3
 
 # PROGRAM:PACKAGE of Debian. Installed only when a program is missing.
 TEST_PROGRAMS := \
-    conntrack:conntrack curl:curl dig:bind9-dnsutils ethtool:ethtool ip:iproute2 \
-    iperf3:iperf3 iptables:iptables nft:nftables nsd:nsd nsd-control:nsd ping:iputils-ping \
-    radvd:radvd ssh:openssh-client ssh-keygen:openssh-client sshd:openssh-server \
-    sysctl:procps tayga:tayga tc:iproute2 tcpdump:tcpdump tracepath:iputils-tracepath \
-    traceroute:traceroute
+    busybox:busybox conntrack:conntrack curl:curl dash:dash dig:bind9-dnsutils ethtool:ethtool \
+    ip:iproute2 iperf3:iperf3 iptables:iptables nft:nftables nsd:nsd nsd-control:nsd \
+    ping:iputils-ping radvd:radvd rdisc6:ndisc6 ssh:openssh-client ssh-keygen:openssh-client \
+    sshd:openssh-server sysctl:procps tayga:tayga tc:iproute2 tcpdump:tcpdump \
+    tracepath:iputils-tracepath traceroute:traceroute delv:bind9-dnsutils dnsperf:dnsperf \
+    dnssec-signzone:bind9-utils named:bind9 openssl:openssl unbound:unbound unshare:util-linux \
+    pdns_recursor:pdns-recursor unbound-host:unbound-host
 
 # Shell functions of the recipes below. $(1) of Make is not used in them.
 define SHELL_FUNCTIONS
@@ -48,7 +50,8 @@ apt_install() {
     fi
     # A unit that is masked is not started by its package, one that is disabled stays off.
     local package unit quiet=()
-    for unit in openssh-server:ssh nsd:nsd radvd:radvd tayga:tayga; do
+    for unit in openssh-server:ssh nsd:nsd radvd:radvd tayga:tayga bind9:named \
+        unbound:unbound; do
         package="$${unit%:*}"
         if [ -d /run/systemd/system ] && [[ " $$* " == *" $$package "* ]] \
             && ! dpkg -s "$$package" >/dev/null 2>&1; then quiet+=("$${unit#*:}.service"); fi
@@ -88,11 +91,11 @@ need_tun() {
 }
 endef
 
-.PHONY: help venv packages run test unit e2e fuzz fuzz-short lint demo bench bench-scale clean
+.PHONY: help venv packages run test unit e2e fuzz fuzz-short lint demo bench bench-backhaul bench-scale bench-dns64 clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1#/p' Makefile | while IFS='#' read -r name text; do
-	    printf '  make %-11s %s\n' "$$name" "$$text"
+	    printf '  make %-14s %s\n' "$$name" "$$text"
 	done
 
 # What `run` needs. A changed pyproject.toml installs again.
@@ -169,8 +172,18 @@ bench: packages $(VENV)/test.stamp ## plain forwarding, TAYGA and the gateway in
 	need_tun
 	$(SUDO) $(BIN)/python -B -m tests.bench $(ARGS)
 
+bench-backhaul: packages $(VENV)/test.stamp ## the backhaul beside the same ssh tunnel with plain routing; times of reconnect
+	@$(SHELL_FUNCTIONS)
+	need_tun
+	$(SUDO) $(BIN)/python -B -m tests.bench.backhaul $(ARGS)
+
 bench-scale: $(VENV)/test.stamp ## a million sessions on one core: memory, speed, pauses against targets
 	@$(BIN)/python -B -m tests.bench.scale $(ARGS)
+
+bench-dns64: packages $(VENV)/test.stamp ## the DNS64 and one-threaded Unbound in turns: queries a second, ratios
+	@$(SHELL_FUNCTIONS)
+	need_tun
+	$(SUDO) $(BIN)/python -B -m tests.bench.dns64 $(ARGS)
 
 clean: ## remove .venv, caches and build products (not what was installed with apt)
 	@$(SUDO) rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis \

@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 from pathlib import Path
 from stat import S_ISREG
@@ -40,9 +40,11 @@ from gateway.capture_file import (
 )
 from gateway.config_model import Config
 from gateway.options import Options
+from gateway.siit.mappings import make_pool, make_settings, read_mappings, routed
 from translate.nat64 import Nat64
 from translate.packets import Packet
 from translate.reasons import Reason
+from translate.siit.translator import Siit
 
 _log = logging.getLogger("gateway")
 
@@ -83,12 +85,7 @@ class Translation:
     def __init__(self, config: Config, seed: int, write: Callable[[bytes, int], None]) -> None:
         """`write(packet, time_ns)` gets what comes out."""
         source6 = config.own_icmp6_source or STAND_IN_SOURCE6.packed
-        self.nat = Nat64(
-            configuration.to_settings(config, icmp6_source=source6),
-            randbelow=random.Random(seed).randrange,
-            admit=_admission(config),
-            path_mtu=lambda addr: config.mtu,
-        )
+        self.nat = _translator(config, seed, source6)
         self.tally = Tally()
         self._write = write
         self._now_ns = 0
@@ -198,6 +195,26 @@ def _listed(counts: dict[str, int], empty: tuple[str, ...] = ()) -> str:
         return total
     ordered = shown if empty else dict(sorted(shown.items(), key=lambda item: -item[1]))
     return f"{total}: " + ", ".join(f"{name} {count}" for name, count in ordered.items())
+
+
+def _translator(config: Config, seed: int, source6: bytes) -> Nat64 | Siit:
+    """The translator of the configured mode. Raises ConfigError."""
+    randbelow, admit = random.Random(seed).randrange, _admission(config)
+
+    def path_mtu(addr: bytes) -> int:
+        return config.mtu
+
+    # No kernel has looked at these packets.
+    if config.mode == "siit":
+        table = read_mappings(config)
+        wished = routed(config, table)
+        pool = make_pool(config, table)
+        siit = make_settings(wished, table, pool, icmp6_source=source6)
+        siit = replace(siit, common=replace(siit.common, verify_header4=True))
+        return Siit(siit, randbelow=randbelow, admit=admit, path_mtu=path_mtu)
+    settings = configuration.to_settings(config, icmp6_source=source6)
+    settings = replace(settings, verify_header4=True)
+    return Nat64(settings, randbelow=randbelow, admit=admit, path_mtu=path_mtu)
 
 
 def _admission(config: Config) -> Callable[[bytes], bool]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gateway import log
+from gateway.backhaul import link_options
 from gateway.config import ConfigError
 from gateway.options import Options
 
@@ -35,7 +36,7 @@ changes on the host is undone when it stops.
 _EPILOG = """\
 Every key of the configuration can be given with --set; conf/gateway.toml explains them all.
 Signals: SIGTERM and SIGINT stop and undo, SIGHUP re-reads the configuration, SIGUSR1 logs a
-status line and the counters.
+status line and the counters, SIGUSR2 returns to the backhaul's first destination.
 Exit status: 0 clean stop; 78 mistake in configuration or command line; 1 the host refuses, or a
 capture file cannot be used.
 """
@@ -115,6 +116,15 @@ class _SetValue(_SetKey):
         overrides[self.dest] = parse_value(text)
 
 
+class _SetTrue(_SetKey):
+    """The same for a switch: the flag stands alone."""
+
+    def store(
+        self, parser: argparse.ArgumentParser, overrides: dict[str, Any], text: str, flag: str
+    ) -> None:
+        overrides[self.dest] = True
+
+
 class _SetAny(_SetKey):
     """`--set KEY=VALUE`; an inline table sets each of its keys."""
 
@@ -172,6 +182,11 @@ def build_parser() -> _Parser:
         action="store_true",
         help="look for what would stand in the way (firewall, rp_filter, limits), print it, exit",
     )
+    what.add_argument(
+        "--advertise-merge",
+        action="store_true",
+        help="print what radvd or systemd-networkd need to advertise the same, exit",
+    )
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", title="commands", parser_class=_Parser
     )
@@ -192,7 +207,21 @@ def build_parser() -> _Parser:
         help="only for this device (default: for all)",
     )
     _add_translate(commands)
+    _add_link(commands)
     return parser
+
+
+def _add_link(commands: argparse._SubParsersAction[_Parser]) -> None:
+    link_options.add_flags(
+        commands.add_parser(
+            "link",
+            help="the far end of a backhaul other than ssh: join a stream to a tap",
+            description=link_options.DESCRIPTION,
+            epilog=link_options.EPILOG,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
 
 
 def _add_translate(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -248,9 +277,17 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_key(
-    group: argparse._ArgumentGroup, flag: str, action: type[_SetKey], metavar: str, text: str
+    group: argparse._ArgumentGroup,
+    flag: str,
+    action: type[_SetKey],
+    metavar: str,
+    text: str,
+    *,
+    dest: str | None = None,
 ) -> None:
-    group.add_argument(flag, action=action, metavar=metavar, default=argparse.SUPPRESS, help=text)
+    group.add_argument(
+        flag, action=action, metavar=metavar, default=argparse.SUPPRESS, help=text, dest=dest
+    )
 
 
 def _add_keys(group: argparse._ArgumentGroup) -> None:
@@ -258,11 +295,64 @@ def _add_keys(group: argparse._ArgumentGroup) -> None:
     add("--tap", _SetKey, "NAME", "name of the device (default: the first free tap0, tap1, ...)")
     add("--device", _SetKey, "tap|tun", "kind of the device (default: tap)")
     _add_translation_keys(group)
+    _add_backhaul_keys(group)
+    add(
+        "--advertise",
+        _AppendToKey,
+        "IFACE",
+        "send router advertisements on this interface of the LAN: NAT64 prefix, route, DNS "
+        "server; repeatable",
+        dest="advertise.interfaces",
+    )
+    group.add_argument(
+        "--dns64",
+        action=_SetTrue,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="answer DNS queries of clients, with addresses in the prefix for IPv4-only servers",
+        dest="dns64.enabled",
+    )
+
+
+def _add_backhaul_keys(group: argparse._ArgumentGroup) -> None:
+    """The flags that concern the way to a dual-stack peer."""
+    add = partial(_add_key, group)
+    add(
+        "--backhaul",
+        _AppendToKey,
+        "DESTINATION",
+        "carry IPv4 to a dual-stack peer: an ssh destination such as root@peer.example, or "
+        "exec:COMMAND, tcp://[HOST]:PORT, listen:[ADDR:]PORT, unix:PATH; repeatable, the next "
+        "one is used while the first is down",
+        dest="backhaul.to",
+    )
+    add(
+        "--backhaul-carries",
+        _SetKey,
+        "ipv4|ipv6",
+        "what goes to the peer: translated packets (default: ipv4), or the clients' own, for a "
+        "peer that translates",
+        dest="backhaul.carries",
+    )
 
 
 def _add_translation_keys(group: argparse._ArgumentGroup) -> None:
     """The flags that concern the translator, whatever it is used for."""
     add = partial(_add_key, group)
+    add(
+        "--mode",
+        _SetKey,
+        "nat64|siit|clat",
+        "share IPv4 addresses (default), translate address by address, or give this host IPv4 "
+        "through somebody else's NAT64",
+    )
+    add(
+        "--map",
+        _SetKey,
+        "FILE",
+        "with --mode siit: explicit address mappings, an IPv4 and an IPv6 prefix a line",
+        dest="siit.map",
+    )
     add(
         "--prefix",
         _AppendToKey,
@@ -329,8 +419,9 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
     parser = build_parser()
     _refuse_unknown_flags(parser, sys.argv[1:] if arguments is None else arguments)
     found = parser.parse_args(arguments)
-    if found.command is not None and (found.dry_run or found.check):
-        parser.error(f"--dry-run and --check do not go with {found.command}")
+    if found.command is not None and (found.dry_run or found.check or found.advertise_merge):
+        only = "--dry-run, --check and --advertise-merge"
+        parser.error(f"{only} do not go with {found.command}")
     of_command = getattr(found, f"{found.command}_overrides", {})
     return Options(
         command=found.command or "run",
@@ -338,10 +429,21 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         overrides=getattr(found, "overrides", {}) | of_command,
         dry_run=found.dry_run,
         check=found.check,
+        advertise_merge=found.advertise_merge,
         capture_in=getattr(found, "capture_in", None),
         capture_out=getattr(found, "capture_out", None),
         seed=getattr(found, "seed", 0),
+        link=_read_link(parser, found),
     )
+
+
+def _read_link(parser: _Parser, found: argparse.Namespace) -> link_options.LinkOptions | None:
+    if found.command != "link":
+        return None
+    try:
+        return link_options.read_flags(found)
+    except link_options.LinkMistake as error:
+        parser.error(str(error))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -350,6 +452,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_options(arguments)
     if options.command == "translate":
         return _translate(options)
+    if options.link is not None:
+        return _link(options.link)
     # Imported here, so that --help and mistakes do not wait for trio and pyroute2.
     from gateway.host.plan import HostError
     from gateway.run import run
@@ -362,6 +466,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _log.error("%s", line)
         return EXIT_CONFIG
     except (HostError, DeviceError) as error:
+        _log.error("%s", error)
+        return EXIT_HOST
+
+
+def _link(options: link_options.LinkOptions) -> int:
+    from gateway.backhaul.link_command import run_link
+    from gateway.tap import DeviceError
+
+    log.set_up(options.log_level)
+    try:
+        return run_link(options)
+    except DeviceError as error:
         _log.error("%s", error)
         return EXIT_HOST
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from gateway.config_advertise import advertise_table_of
+from gateway.config_backhaul import table_of
 from gateway.config_checks import find_faults, notices
 from gateway.config_model import Config
 from gateway.config_values import BadValue, shown, type_name
@@ -31,8 +33,10 @@ __all__ = [
     "ConfigError",
     "all_keys",
     "changed_keys",
+    "is_reloadable",
     "load",
     "notices",
+    "take_over",
     "to_settings",
 ]
 
@@ -102,6 +106,11 @@ def _toml_position(message: str) -> tuple[str, str]:
 
 
 def _lay_over(data: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    if "backhaul" in data:
+        # Written as a shorthand it would be in the way of flags for single keys of the table.
+        data["backhaul"] = table_of(data["backhaul"])
+    if "advertise" in data:
+        data["advertise"] = advertise_table_of(data["advertise"])
     for key, value in overrides.items():
         *tables, last = key.split(".")
         table: Any = data
@@ -239,7 +248,20 @@ RELOADABLE = frozenset(
         "port_blocks_per_client",
         "static",
         "wkp_strict",
-        *(key for key in all_keys() if key.startswith(("limits.", "timeouts."))),
+        # The map file is read again in any case.
+        "siit.map",
+        "siit.mappings",
+        "siit.hairpin",
+        "siit.pool_keep",
+        # What the next connection uses; the rest of [backhaul] is in routes, or at the peer.
+        "backhaul.to",
+        "backhaul.ssh_options",
+        "backhaul.linger",
+        "backhaul.heartbeat",
+        "backhaul.probe_interval",
+        "backhaul.probes_missed",
+        "backhaul.return_after",
+        *(key for key in all_keys() if key.startswith(("advertise.", "limits.", "timeouts."))),
     }
 )
 
@@ -248,6 +270,29 @@ def changed_keys(old: Config, new: Config) -> list[str]:
     """The dotted keys in which two configurations differ, in the order of the model."""
     before, after = _flat(old), _flat(new)
     return [key for key in before if before[key] != after[key]]
+
+
+def take_over(old: Config, new: Config, keys: Iterable[str]) -> Config:
+    """The old configuration with these dotted keys of the new one."""
+    plain: dict[str, Any] = {}
+    tables: dict[str, dict[str, Any]] = {}
+    for key in keys:
+        table, dot, name = key.partition(".")
+        if dot:
+            tables.setdefault(table, {})[name] = getattr(getattr(new, table), name)
+        else:
+            plain[key] = getattr(new, key)
+    for table, update in tables.items():
+        plain[table] = getattr(old, table).model_copy(update=update)
+    return old.model_copy(update=plain)
+
+
+def is_reloadable(key: str, old: Config, new: Config) -> bool:
+    """Whether a running gateway can take over the change of a key that is different."""
+    if key == "backhaul.to":
+        # With the first destination, or without the last, the host's routes are others.
+        return bool(old.backhaul.to) and bool(new.backhaul.to)
+    return key in RELOADABLE
 
 
 def to_settings(config: Config, *, icmp6_source: bytes) -> Settings:

@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import NamedTuple
 
+from gateway.config_advertise import find_advertise_faults
+from gateway.config_backhaul import find_backhaul_faults
+from gateway.config_clat import find_clat_faults
 from gateway.config_model import Config
 from gateway.config_ports import show_static
+from gateway.config_siit import find_siit_faults
 from gateway.config_values import PROTOCOLS, show_pool_range, shown
 from translate.client_ports import plan_of
 from translate.pool4 import block_starts
@@ -48,6 +52,14 @@ def find_faults(config: Config) -> Iterator[Fault]:
             f"{config.lowest_ipv6_mtu} is more than mtu, {config.mtu}; "
             f"from 1280 to {config.mtu} is right",
         )
+    for keys, text in find_backhaul_faults(config.backhaul, config.masquerade, config.device):
+        yield Fault(keys, text)
+    for keys, text in find_advertise_faults(config.advertise, config.prefix):
+        yield Fault(keys, text)
+    for keys, text in find_siit_faults(config):
+        yield Fault(keys, text)
+    for keys, text in find_clat_faults(config):
+        yield Fault(keys, text)
     yield from _static_faults(config)
     yield from _block_faults(config)
     yield from _deterministic_faults(config)
@@ -129,6 +141,9 @@ def _deterministic_faults(config: Config) -> Iterator[Fault]:
 
 def notices(config: Config) -> list[str]:
     """Lines that the log shows at start: what works, but better not like that."""
+    if config.mode == "clat":
+        # It has no clients, no pool and no masquerade of its own, and the prefix is another's.
+        return []
     return [
         *_site_local(config),
         *_open_to_everyone(config),
@@ -157,11 +172,12 @@ def _open_to_everyone(config: Config) -> Iterator[str]:
 
 
 def _pool_without_way_back(config: Config) -> Iterator[str]:
-    if not config.pool4 and not config.masquerades:
-        yield (
-            f"masquerade is off and pool4 is empty: nobody routes {config.pool_networks[0]} "
-            f"back to this host; set pool4, or masquerade = true, or translate it yourself"
-        )
+    if config.mode != "nat64" or config.pool4 or config.masquerades or config.backhaul.to:
+        return
+    yield (
+        f"masquerade is off and pool4 is empty: nobody routes {config.pool_networks[0]} "
+        f"back to this host; set pool4, or masquerade = true, or translate it yourself"
+    )
 
 
 def _short_timeouts(config: Config) -> Iterator[str]:

@@ -10,10 +10,15 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
 from gateway import config_ports as ports
 from gateway import config_values as values
+from gateway.config_advertise import AdvertiseTable, advertise_table_of
+from gateway.config_backhaul import BackhaulTable, table_of
+from gateway.config_clat import ClatTable
+from gateway.config_dns64 import Dns64Table
+from gateway.config_siit import SiitTable
 from translate.addresses import Layout, Prefix6
 from translate.deterministic import Subscribers
 from translate.policy import WELL_KNOWN_PREFIX
@@ -66,6 +71,7 @@ class LimitsTable(_Table):
 class Config(_Table):
     """Everything that can be configured. Immutable; equal configurations compare equal."""
 
+    mode: Literal["nat64", "siit", "clat"] = "nat64"
     prefix: Annotated[tuple[IPv6Network, ...], PlainValidator(values.parse_prefixes)] = (
         IPv6Network("fec0:0:0:ffff::/64"),
     )
@@ -104,6 +110,11 @@ class Config(_Table):
     run_dir: Annotated[str, PlainValidator(values.parse_run_dir)] = "/run/tap64"
     timeouts: TimeoutsTable = TimeoutsTable()
     limits: LimitsTable = LimitsTable()
+    backhaul: Annotated[BackhaulTable, BeforeValidator(table_of)] = BackhaulTable()
+    dns64: Dns64Table = Dns64Table()
+    advertise: Annotated[AdvertiseTable, BeforeValidator(advertise_table_of)] = AdvertiseTable()
+    siit: SiitTable = SiitTable()
+    clat: ClatTable = ClatTable()
 
     @property
     def prefixes6(self) -> tuple[Prefix6, ...]:
@@ -127,8 +138,21 @@ class Config(_Table):
 
     @property
     def masquerades(self) -> bool:
-        """Whether the host's own IPv4 address is to replace the pool's."""
+        """Whether the host's own IPv4 address is to replace the pool's.
+
+        With a backhaul the peer's does, if any (`peer_masquerades`).
+        """
+        if self.backhaul.to or self.mode == "siit":
+            return False
         return not self.pool4 if self.masquerade == "auto" else self.masquerade
+
+    @property
+    def peer_masquerades(self) -> bool:
+        """Whether the address of the backhaul's peer is to replace the pool's."""
+        if self.backhaul.carries == "ipv6":
+            return False
+        how = self.backhaul.masquerade
+        return not self.pool4 if how == "auto" else how
 
     @property
     def own_icmp6_source(self) -> bytes | None:
@@ -145,7 +169,13 @@ class Config(_Table):
 
     @property
     def own_icmp4_source(self) -> bytes:
-        """Source of the translator's own ICMPv4 errors: configured, or the pool's first address."""
+        """Source of the translator's own ICMPv4 errors: configured, or the pool's first address.
+
+        In mode siit pool4 is other hosts': there it is icmp4_error_pool's first, or 192.0.0.8.
+        """
         if self.icmp4_source != "auto":
             return self.icmp4_source.packed
+        if self.mode == "siit":
+            pool = self.icmp4_error_pool
+            return pool[0].network_address.packed if pool else values.GATEWAY_IPV4.packed
         return self.pool_ranges[0].network.network_address.packed

@@ -22,16 +22,17 @@ import trio
 from gateway.frames import FrameFormat
 from gateway.neighbours import OWN_LINK_LOCAL, Neighbours
 from translate.datagram_trains import DatagramTrains
-from translate.fast_path import BUFFER_SIZE, IP_AT, make_fast_path
+from translate.fast_path import BUFFER_SIZE, IP_AT, FastPath, make_fast_path
 from translate.nat64 import Nat64
 from translate.packets import Packet, Protocol
+from translate.siit.translator import Siit
 
 _log = logging.getLogger(__name__)
 
 # Frames read before other tasks may run, and looks at sessions in one go (each five
 # microseconds or more where a million of them end): both keep a turn below a few milliseconds.
 _BURST = 256
-EXPIRE_LOOKS = 100
+EXPIRE_LOOKS = 50
 _EXPIRE_EVERY = 0.25  # seconds
 _COMPLAIN_EVERY = 10.0  # seconds
 
@@ -61,7 +62,7 @@ class DataPlane:
         self,
         fd: int,
         frames: FrameFormat,
-        translator: Nat64,
+        translator: Nat64 | Siit,
         neighbours: Neighbours | None,
         *,
         trains: bool = False,
@@ -78,14 +79,22 @@ class DataPlane:
         self._buffer = bytearray(BUFFER_SIZE)
         self._base = IP_AT - frames.header_size
         self._read_into = partial(os.readv, fd)
-        self._trains = None
-        if trains and frames.vnet:
-            udp = translator.state.flows[Protocol.UDP]
-            self._trains = DatagramTrains(udp, frames.link_size)
+        self._joins = trains and frames.vnet
         self.configure()
 
     def configure(self) -> None:
-        """Takes over what the translator's settings say about the fast path."""
+        """Takes over what the translator's settings say about the fast path.
+
+        Without a way to the IPv4 internet there is none: the slow path tells the clients.
+        """
+        self._fast: FastPath
+        self._trains: DatagramTrains | None = None
+        if self._joins:
+            udp = self._translator.state.flows[Protocol.UDP]
+            self._trains = DatagramTrains(udp, self._frames.link_size)
+        if isinstance(self._translator, Nat64) and not self._translator.has_uplink:
+            self._fast = _refer
+            return
         self._fast = make_fast_path(
             self._translator.state.flows,
             vnet=self._frames.vnet,
@@ -200,18 +209,6 @@ class DataPlane:
         # EIO: the link is down; it may come up again.
         self.counters.in_errors += 1
 
-    def _finish_train(self) -> None:
-        trains = self._trains
-        assert trains is not None
-        frame = trains.finish()
-        try:
-            os.write(self._fd, frame)
-        except OSError as error:
-            self._write_failed(error)
-        else:
-            self.counters.fast_packets += trains.count
-            self.counters.out_packets += 1
-
     def _slow(self, frame: bytes, now: float) -> None:
         parts = self._frames.split(frame)
         if parts is None:
@@ -256,6 +253,11 @@ class DataPlane:
         if now - self._complained >= _COMPLAIN_EVERY:
             self._complained = now
             _log.exception("a frame could not be handled, which is a bug; it was discarded")
+
+
+def _refer(_buffer: bytearray, _size: int, _now: float) -> int:
+    """A fast path that carries nothing."""
+    return 0
 
 
 _IP = frozenset({b"\x08\x00", b"\x86\xdd"})

@@ -20,6 +20,7 @@ def host_spec(config: Config, tap: str, gateway_mac: bytes = bytes(6)) -> HostSp
         masquerade=config.masquerades,
         forwards=_forwards(config) if config.masquerades else [],
         run_dir=config.run_dir,
+        uplink=bool(config.backhaul.to),
     )
 
 
@@ -39,6 +40,7 @@ def find_obstacles(config: Config, tap: str, l3_device: str) -> list[str]:
             config.masquerades,
             config.limits.sessions,
             prefixes=config.prefix,
+            backhaul=bool(config.backhaul.to),
         )
     except OSError as error:
         return [f"could not look for what stands in the way: {error}"]

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from gateway.backhaul.link_options import LinkOptions
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -18,11 +20,13 @@ class Options:
     standard input or output) and `seed` are for `translate`, which has both paths.
     """
 
-    command: Literal["run", "undo", "translate"] = "run"
+    command: Literal["run", "undo", "translate", "link"] = "run"
     config_path: Path | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     dry_run: bool = False
     check: bool = False
+    advertise_merge: bool = False
     capture_in: Path | None = None
     capture_out: Path | None = None
     seed: int = 0
+    link: LinkOptions | None = None

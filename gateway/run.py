@@ -11,8 +11,10 @@ from gateway import config as configuration
 from gateway import log
 from gateway.config_model import Config
 from gateway.host.setup import plan_host, preflight, undo_leftovers
+from gateway.host.spec import HostSpec
 from gateway.host_wish import find_obstacles, host_spec
 from gateway.options import Options
+from gateway.ra.assembly import snippets
 from gateway.service import Service
 from gateway.tap import first_free_name
 
@@ -31,16 +33,58 @@ def run(options: Options) -> int:
         return _undo(config)
     for line in configuration.notices(config):
         _log.warning("%s", line)
+    service = _service(config, options)
+    wished = service.wished if service is not None else config
     if options.dry_run:
-        return _dry_run(config)
+        return _dry_run(wished)
     if options.check:
-        return _check(config)
-    problems = preflight(host_spec(config, config.tap))
+        return _check(wished)
+    if options.advertise_merge:
+        sys.stdout.write(snippets(config))
+        return 0
+    problems = preflight(_wish(wished, config.tap))
     if problems:
         for line in problems:
             _log.error("%s", line)
         return 1
-    return trio.run(Service(config, options).serve)
+    if service is not None:
+        return trio.run(service.serve)
+    if _is_untranslated(config):
+        from gateway.backhaul.untranslated import Untranslated
+
+        return trio.run(Untranslated(config, options).serve)
+    if config.mode == "clat":
+        from gateway.clat.service import ClatService
+
+        return trio.run(ClatService(config, options).serve)
+    raise AssertionError(f"there is no mode {config.mode}")
+
+
+def _service(config: Config, options: Options) -> Service | None:
+    """The service of a translator with a prefix of its own. Raises ConfigError."""
+    if _is_untranslated(config) or config.mode == "clat":
+        return None
+    if config.mode == "siit":
+        from gateway.siit.service import SiitService
+
+        return SiitService(config, options)
+    return Service(config, options)
+
+
+def _is_untranslated(config: Config) -> bool:
+    return bool(config.backhaul.to) and config.backhaul.carries == "ipv6"
+
+
+def _wish(config: Config, tap: str) -> HostSpec:
+    if _is_untranslated(config):
+        from gateway.backhaul.untranslated import wish_of
+
+        return wish_of(config)
+    if config.mode == "clat":
+        from gateway.clat.service import wish_of as clat_wish_of
+
+        return clat_wish_of(config, tap)
+    return host_spec(config, tap)
 
 
 def _undo(config: Config) -> int:
@@ -51,10 +95,14 @@ def _undo(config: Config) -> int:
 
 def _dry_run(config: Config) -> int:
     """Prints what would be changed, one line each, and changes nothing."""
-    problems = preflight(host_spec(config, config.tap))
+    problems = preflight(_wish(config, config.tap))
     tap = config.tap or first_free_name(config.device)
-    for line in plan_host(host_spec(config, tap), dry_run=True).describe():
+    for line in plan_host(_wish(config, tap), dry_run=True).describe():
         sys.stdout.write(f"{line}\n")
+    if config.backhaul.to:
+        sys.stdout.write("create a tap for the backhaul, and give it an address\n")
+    if config.mode == "clat":
+        sys.stdout.write(f"while there is IPv6 and a NAT64: make {tap} this host's way to IPv4\n")
     for line in problems:
         _log.error("%s", line)
     return 1 if problems else 0
@@ -63,8 +111,18 @@ def _dry_run(config: Config) -> int:
 def _check(config: Config) -> int:
     """Names everything that would keep the gateway from starting or from carrying traffic."""
     tap = config.tap or first_free_name(config.device)
-    problems = preflight(host_spec(config, config.tap))
-    problems += find_obstacles(config, tap, tap)
+    problems_of_start = preflight(_wish(config, config.tap))
+    problems = list(problems_of_start)
+    if config.mode == "clat":
+        from gateway.clat.host_side import problems_of_host
+
+        problems += problems_of_host(tap)
+    elif not _is_untranslated(config):
+        problems += find_obstacles(config, tap, tap)
+    if config.backhaul.to and not problems_of_start:
+        from gateway.backhaul.trial import try_backhaul
+
+        problems += trio.run(try_backhaul, config, tap)
     for line in problems:
         _log.warning("%s", line)
     if not problems:

@@ -3,7 +3,9 @@
 Order of events. The device is opened; the plan is applied; the data plane runs; on SIGTERM or
 SIGINT, or when anything fails, the plan is undone in reverse and the device is closed. Signals
 are received from before the first change on, so that none of them ends the program half-way.
-SIGHUP re-reads the configuration, SIGUSR1 logs the state.
+SIGHUP re-reads the configuration, SIGUSR1 logs the state, SIGUSR2 returns to the backhaul's first
+destination. With a backhaul nothing waits for it: clients are told that there is no way until it
+is up, and while it is being ended.
 """
 
 from __future__ import annotations
@@ -11,17 +13,18 @@ from __future__ import annotations
 import logging
 import secrets
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
 
 import trio
 
 from gateway import config as configuration
 from gateway import log, memory
 from gateway.clients import Clients
-from gateway.config_checks import find_faults
 from gateway.config_model import Config
 from gateway.config_values import PROTOCOLS
 from gateway.data_plane import DataPlane, DeviceGone
@@ -35,17 +38,27 @@ from gateway.host.setup import device_mac, layer3_device, masquerade_of, plan_ho
 from gateway.host_wish import find_obstacles, host_spec
 from gateway.neighbours import Neighbours
 from gateway.options import Options
+from gateway.ra.assembly import make_advertiser, wish_of
+from gateway.reload import read_again
 from gateway.route_query import RouteQuery
 from gateway.status import Status, format_counters, format_status
 from gateway.tap import accept_only, close_device, open_device
+from translate.addresses import Prefix6
 from translate.client_ports import BlockEvent
 from translate.datagram_trains import can_form
 from translate.nat64 import Nat64
+from translate.policy import DestinationPolicy
 from translate.reasons import Reason
+from translate.settings import Settings
+from translate.siit.translator import Siit
+
+if TYPE_CHECKING:
+    from gateway.backhaul.assembly import Backhaul
+    from gateway.dns64.service import Dns64
 
 _log = logging.getLogger("gateway")
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 _HOUSEKEEPING_EVERY = 1.0  # seconds
 _COMPLAIN_EVERY = 60.0  # seconds
@@ -61,6 +74,10 @@ class Service:
         self._running = False
         self._routes_changed = False
         self._told_wkp = False
+        self._backhaul: Backhaul | None = None
+        self._dns64: Dns64 | None = None
+        self._policy: tuple[Settings, DestinationPolicy] | None = None
+        self._advertiser = make_advertiser(config)
 
     async def serve(self) -> int:
         """Runs until stopped; the exit status. Raises HostError and DeviceError."""
@@ -85,12 +102,13 @@ class Service:
             accept_only(device, own_mac)
         self._icmp6_source = config.own_icmp6_source or await self._own_address6()
         plan = await trio.to_thread.run_sync(
-            partial(plan_host, host_spec(config, device.name, own_mac), log=_log.info)
+            partial(plan_host, host_spec(self.wished, device.name, own_mac), log=_log.info)
         )
         query = RouteQuery()
         try:
             self._clients = self._make_clients(query, l3_device)
             self._make_data_plane(host_mac, own_mac)
+            await self._make_backhaul()
             await trio.to_thread.run_sync(plan.apply)
             try:
                 return await self._run(plan, signals, l3_device, query)
@@ -99,6 +117,11 @@ class Service:
                     await trio.to_thread.run_sync(plan.undo)
         finally:
             query.close()
+
+    @property
+    def wished(self) -> Config:
+        """The configuration as the host is to be set up for it."""
+        return self._config
 
     async def _own_address6(self) -> bytes:
         address = await trio.to_thread.run_sync(global_address6)
@@ -109,6 +132,53 @@ class Service:
                 " 64:ff9b:1::/96"
             )
         return address
+
+    async def _make_backhaul(self) -> None:
+        if not self._config.backhaul.to:
+            return
+        # Imported here: hosts with an IPv4 of their own do without it.
+        from gateway.backhaul.assembly import Backhaul
+
+        index = await trio.to_thread.run_sync(socket.if_nametoindex, self._name)
+        self._backhaul = Backhaul(self._config, self._name, index, self._set_uplink)
+        self._set_uplink(False)
+
+    async def _start_dns64(self, nursery: trio.Nursery) -> None:
+        config = self._config
+        if not config.dns64.enabled:
+            return
+        # Imported here: dnspython is for those who want it.
+        from gateway.config_dns64 import to_dns64_settings
+        from gateway.dns64.service import serve
+
+        self._dns64 = await nursery.start(
+            partial(
+                serve,
+                to_dns64_settings(config.dns64, config.prefixes6, config.advertise.interfaces),
+                admit=self._admit,
+                refused4=self._refuses4,
+            )
+        )
+
+    def _advertise_anew(self) -> None:
+        config = self._config
+        self._advertiser.configure(config.advertise.interfaces, wish_of(config))
+        if self._dns64 is not None:
+            from gateway.config_dns64 import places_of
+
+            self._dns64.listen_on(places_of(config.dns64, config.advertise.interfaces))
+
+    def _refuses4(self, addr4: bytes, prefix: Prefix6) -> bool:
+        """Whether the translator would refuse the destination, by the settings of this moment."""
+        settings = self._translator.settings
+        if self._policy is None or self._policy[0] is not settings:
+            self._policy = (settings, DestinationPolicy(settings))
+        return self._policy[1].refusal(addr4, prefix) is not None
+
+    def _set_uplink(self, up: bool) -> None:
+        assert isinstance(self._translator, Nat64)
+        self._translator.uplink(up)
+        self._plane.configure()
 
     def _make_clients(self, query: RouteQuery, l3_device: str) -> Clients:
         config = self._config
@@ -128,20 +198,26 @@ class Service:
         return self._clients.admit(addr6)
 
     def _path_mtu(self, addr: bytes) -> int:
+        if len(addr) == 4 and self._config.backhaul.to:
+            # The host's own routes know nothing of the way that pool4 takes.
+            return self._config.backhaul.mtu
         return self._clients.path_mtu(addr)
 
-    def _make_data_plane(self, host_mac: bytes, own_mac: bytes) -> None:
-        config = self._config
-        self._translator = Nat64(
-            configuration.to_settings(config, icmp6_source=self._icmp6_source),
+    def _make_translator(self) -> Nat64 | Siit:
+        return Nat64(
+            configuration.to_settings(self._config, icmp6_source=self._icmp6_source),
             randbelow=secrets.SystemRandom().randrange,
             admit=self._admit,
             path_mtu=self._path_mtu,
             on_block=_log_block,
         )
+
+    def _make_data_plane(self, host_mac: bytes, own_mac: bytes) -> None:
+        self._translator: Nat64 | Siit = self._make_translator()
         neighbours = None
         if own_mac:
-            neighbours = Neighbours(own_mac, config.prefix, tuple(config.pool_networks))
+            pool4 = tuple(self.wished.pool_networks)
+            neighbours = Neighbours(own_mac, self._config.prefix, pool4)
         frames = FrameFormat(self._device.vnet, host_mac if own_mac else b"", own_mac)
         self._plane = DataPlane(
             self._device.fd,
@@ -165,16 +241,19 @@ class Service:
             async with trio.open_nursery() as nursery:
                 await nursery.start(guard.run)
                 nursery.start_soon(self._plane.run)
+                await self._start_dns64(nursery)
+                nursery.start_soon(self._advertiser.run)
                 nursery.start_soon(self._keep_house)
                 nursery.start_soon(memory.collect_while_few, self._entries)
                 self._running = True
                 memory.settle()
-                _log.info("ready: %s", self._summary())
-                async for number in signals:
-                    if number in (signal.SIGTERM, signal.SIGINT):
-                        _log.info("stopping on %s", signal.Signals(number).name)
-                        break
-                    await self._on_signal(number, query, l3_device)
+                # Inside, so that clients are answered until the far end has been told.
+                async with trio.open_nursery() as link:
+                    if self._backhaul is not None:
+                        link.start_soon(self._backhaul.supervisor.run)
+                    _log.info("ready: %s", self._summary())
+                    await self._obey(signals, query, l3_device)
+                    link.cancel_scope.cancel()
                 self._running = False
                 nursery.cancel_scope.cancel()
         except* DeviceGone:
@@ -190,52 +269,62 @@ class Service:
     def _name(self) -> str:
         return self._device.name
 
+    async def _obey(self, signals: AsyncIterator[int], query: RouteQuery, l3_device: str) -> None:
+        """Does what signals ask for, until one asks to stop."""
+        async for number in signals:
+            if number in (signal.SIGTERM, signal.SIGINT):
+                _log.info("stopping on %s", signal.Signals(number).name)
+                return
+            await self._on_signal(number, query, l3_device)
+
     async def _on_signal(self, number: int, query: RouteQuery, l3_device: str) -> None:
         if number == signal.SIGHUP:
             self._reload(query, l3_device)
+        elif number == signal.SIGUSR2:
+            if self._backhaul is None:
+                _log.warning("SIGUSR2: there is no backhaul to return to the first destination")
+            else:
+                self._backhaul.supervisor.return_to_first()
         else:
             log.always(format_status(self.status()))
             log.always(format_counters(self._own_counters(), self._translator.counters))
+            if self._backhaul is not None:
+                log.always(self._backhaul.supervisor.describe())
+            if self._dns64 is not None:
+                log.always(self._dns64.describe())
 
-    def _reload(self, query: RouteQuery, l3_device: str) -> None:
-        """Takes over what can change; says what cannot, and what is wrong."""
-        try:
-            read = configuration.load(self._options.config_path, self._options.overrides)
-        except configuration.ConfigError as error:
-            for line in error.lines:
-                _log.error("%s", line)
-            _log.error("the configuration was not re-read: nothing has changed")
-            return
-        changed = configuration.changed_keys(self._config, read)
-        fixed = [key for key in changed if key not in configuration.RELOADABLE]
-        taken = [key for key in changed if key in configuration.RELOADABLE]
-        top = {key.partition(".")[0] for key in taken}
-        mixed = self._config.model_copy(update={key: getattr(read, key) for key in top})
-        faults = list(find_faults(mixed))
-        if faults:
-            for fault in faults:
-                _log.error("%s", fault)
-            _log.error(
-                "these keys do not go with those that cannot change while the gateway runs:"
-                " nothing has changed"
-            )
-            return
-        self._config = mixed
+    def _reload(self, query: RouteQuery, l3_device: str) -> bool:
+        """Takes over what can change; says what cannot, and what is wrong. False: nothing has."""
+        reloaded = read_again(self._config, self._options)
+        if reloaded is None:
+            return False
+        self._config, taken = reloaded.config, reloaded.taken
         log.set_up(self._config.log_level)
         self._clients = self._make_clients(query, l3_device)
-        displaced = self._translator.state.displaced
-        self._translator.configure(
-            configuration.to_settings(self._config, icmp6_source=self._icmp6_source)
-        )
-        displaced = self._translator.state.displaced - displaced
-        if displaced:
-            _log.warning("static: mappings of clients that were ended to make way: %d", displaced)
+        self._reconfigure()
         if "static" in taken:
             self._forward_ports()
         self._plane.configure()
-        for key in fixed:
+        if self._backhaul is not None:
+            self._backhaul.configure(self._config)
+        if any(key.startswith("advertise.") for key in taken):
+            self._advertise_anew()
+        for key in reloaded.fixed:
             _log.warning("%s cannot change while the gateway runs: restart it for that", key)
         _log.info("re-read: %s", ", ".join(taken) if taken else "nothing has changed")
+        return True
+
+    def _reconfigure(self) -> None:
+        """Gives the translator the configuration that is in force now."""
+        translator = self._translator
+        assert isinstance(translator, Nat64)
+        displaced = translator.state.displaced
+        translator.configure(
+            configuration.to_settings(self._config, icmp6_source=self._icmp6_source)
+        )
+        displaced = translator.state.displaced - displaced
+        if displaced:
+            _log.warning("static: mappings of clients that were ended to make way: %d", displaced)
 
     def _forward_ports(self) -> None:
         """Behind the masquerade: replaces our nftables table, in one transaction."""
@@ -248,6 +337,7 @@ class Service:
 
     def _note_route_change(self) -> None:
         self._routes_changed = True
+        self._advertiser.refresh()
 
     async def _keep_house(self) -> None:
         """Once a second: drops answers that route changes made stale, says what people miss."""
@@ -278,21 +368,28 @@ class Service:
 
     async def _say_who_and_what(self, l3_device: str) -> None:
         try:
-            lines = self._clients.served()
+            lines = self._clients.served() if self._serves else []
         except OSError as error:
             lines = [f"warning: cannot list who is served: {error}"]
         for line in lines:
             text = line.removeprefix("warning: ")
             _log.log(logging.INFO if text == line else logging.WARNING, "%s", text)
-        found = await trio.to_thread.run_sync(find_obstacles, self._config, self._name, l3_device)
+        found = await trio.to_thread.run_sync(find_obstacles, self.wished, self._name, l3_device)
         for line in found:
             _log.warning("%s", line)
+
+    @property
+    def _serves(self) -> bool:
+        """Whether anybody is admitted by the host's routes."""
+        return True
 
     def _summary(self) -> str:
         config, device = self._config, self._device
         prefixes = ", ".join(f"{p.network} ({p.layout.value})" for p in config.prefixes6)
         pool = ", ".join(str(network) for network in config.pool_networks)
         how = "masqueraded" if config.masquerades else "routed"
+        if config.backhaul.to:
+            how = f"through {', '.join(config.backhaul.to)} (backhaul, down until it says up)"
         offloads = ",".join(sorted(device.offloads)) or "none"
         return f"{prefixes} on {device.name}, pool4 {pool} {how}, offloads {offloads}"
 
@@ -315,6 +412,7 @@ class Service:
             bib=state.bib_count,
             clients=len(state.clients),
             uptime=time.monotonic() - self._started,
+            backhaul=self._backhaul.supervisor.status.word() if self._backhaul else "",
         )
 
     def _entries(self) -> int:

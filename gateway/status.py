@@ -18,7 +18,12 @@ from translate.reasons import Reason
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the status line tells. Counts since the start, `uptime` in seconds."""
+    """What the status line tells. Counts since the start, `uptime` in seconds.
+
+    `backhaul`: state, destination and devices, separated by commas; "" without one.
+    `mappings`, `pool`: in siit mode how many there are, and addresses in use of how many.
+    `clat`: in clat mode its state, prefix, where that is from, IPv6 address and uplink.
+    """
 
     device: str
     kind: str
@@ -35,6 +40,10 @@ class Status:
     bib: int
     clients: int
     uptime: float
+    backhaul: str = ""
+    clat: str = ""
+    mappings: int | None = None
+    pool: str = ""
 
 
 def format_status(status: Status) -> str:
@@ -52,6 +61,14 @@ def format_status(status: Status) -> str:
         "uptime": int(status.uptime),
         "device": status.device,
     }
+    if status.backhaul:
+        words["backhaul"] = status.backhaul
+    if status.mappings is not None:
+        words["mappings"] = status.mappings
+    if status.pool:
+        words["pool"] = status.pool
+    if status.clat:
+        words["clat"] = status.clat
     return " ".join(f"{key}={value}" for key, value in words.items())
 
 

@@ -5,14 +5,15 @@
     only IPv6               both families                              only IPv4
 
 Four network namespaces on this machine; its own network is not touched, and everything is
-removed at the end, also after Ctrl-C. Shows ping, curl and ssh going through, and what each
-end sees of the other. Exit status 0 when everything worked, 1 when something did not, 130
-after Ctrl-C.
+removed at the end, also after Ctrl-C. Shows ping, curl and ssh going through, what each end sees
+of the other, and names, whose server the client learns by router advertisements. Exit
+status 0 when everything worked, 1 when something did not, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -22,13 +23,17 @@ from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tests.e2e.dns_servers import WEB4, start_nsd
 from tests.e2e.gateway_process import EXIT_CLEAN, Gateway
 from tests.e2e.namespaces import CommandFailed, Lab, Namespace, open_lab
 from tests.e2e.servers import HttpServer, SshServer, start_http, start_sshd
 from tests.e2e.snapshot import difference, snapshot
-from tests.e2e.topology import GATEWAY4, PREFIX, SERVER, SERVER4, Topology, line
+from tests.e2e.topology import GATEWAY4, GATEWAY6, PREFIX, SERVER, SERVER4, Topology, line
 
-PROGRAMS = ("ip", "nft", "sysctl", "ping", "traceroute", "curl", "ssh", "sshd", "setpriv")
+PROGRAMS = (
+    *("ip", "nft", "sysctl", "ping", "traceroute", "curl", "ssh", "sshd", "setpriv"),
+    *("nsd", "dig", "rdisc6", "unshare"),
+)
 
 
 class Demo:
@@ -39,6 +44,9 @@ class Demo:
         self._topology = line(lab)
         self._topology.route_prefix()
         self._gateway = Gateway(self._topology.gateway)
+        upstream = f'[dns64]\nupstreams = ["{SERVER4}"]\n'
+        flags = ("--dns64", "--advertise", "v6")
+        self._namer = Gateway(self._topology.gateway, *flags, config=upstream, name="namer")
 
     def run(self) -> None:
         topology = self._topology
@@ -74,6 +82,33 @@ class Demo:
         self.expect(
             left == "", "links, addresses, routes, rules, nftables and sysctls are the same"
         )
+
+        self._names(topology, http)
+
+    def _names(self, topology: Topology, http: HttpServer) -> None:
+        heading("Names, and a client that is told everything")
+        client = topology.client
+        topology.server_address(WEB4)
+        start_nsd(topology.server, SERVER4)
+        print("gateway$ gateway --dns64 --advertise v6")
+        self._namer.start()
+        indent("\n".join(line for line in self._namer.log().splitlines() if "dns64: " in line))
+        self._namer.wait_for("advertise: on v6")
+        out = self.show(client, "rdisc6", "-1", "v6")
+        found = re.search(r"Recursive DNS server\s*: (\S+)", out)
+        self.expect(found is not None, "a router advertisement names the DNS server")
+        server = found[1] if found is not None else GATEWAY6
+        self.show(client, "dig", f"@{server}", "+short", "www.example.test", "A")
+        out = self.show(client, "dig", f"@{server}", "+short", "www.example.test", "AAAA")
+        self.expect(":" in out, "the IPv4-only name has an IPv6 address")
+        resolv_conf = topology.lab.new_file("resolv.conf")
+        resolv_conf.write_text(f"nameserver {server}\n")
+        url = f"http://www.example.test:{http.port}/whoami"
+        print(f"client$ curl -sS {url}")
+        script = f"mount --bind {resolv_conf} /etc/resolv.conf && exec curl -sS -m 10 {url}"
+        out = self.output(lambda: client.run("unshare", "-m", "sh", "-c", script).out)
+        self.expect(out.startswith(f"{GATEWAY4} "), "curl by name, over IPv6, from an IPv4 server")
+        self.expect(self._namer.stop() == EXIT_CLEAN, "the gateway stops cleanly again")
 
     def _cross(self, topology: Topology, http: HttpServer, ssh: SshServer) -> None:
         client = topology.client

@@ -56,11 +56,13 @@ def obstacles(
     masquerade: bool,
     sessions_limit: int,
     prefixes: Sequence[IPv6Network] = (),
+    backhaul: bool = False,
 ) -> list[str]:
     """One line for each thing that would drop the gateway's traffic: what, why, remedy.
 
     `tap`: the gateway's device; `l3`: that, or the bridge it is a port of. `sessions_limit`:
     configuration key limits.sessions. `prefixes`: pool6, makes the firewall check more exact.
+    `backhaul`: IPv4 leaves through a tap that comes later, and not through the host's own uplinks.
     What cannot be read is a line too. Raises OSError only when the kernel answers no question
     about routes.
     """
@@ -68,7 +70,7 @@ def obstacles(
     try:
         routes4 = _unicast(query.routes(socket.AF_INET))
         routes6 = _unicast(query.routes(socket.AF_INET6))
-        uplinks = _uplinks(routes4, l3)
+        uplinks = [] if backhaul else _uplinks(routes4, l3)
         return [
             *_firewall(tap, l3, pool4, prefixes, uplinks, routes6),
             *_forwarding(l3, uplinks),

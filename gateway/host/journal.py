@@ -32,15 +32,33 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gateway.host.clat import DefaultRoute4, LanNat, LocalAddress4, ProxyNeighbour
 from gateway.host.links import HostAddress, LinkMtu, LinkUp, Neighbour
 from gateway.host.netlink import explaining
 from gateway.host.nft import Masquerade
 from gateway.host.plan import HostError
 from gateway.host.routes import Route
 from gateway.host.sysctl import Forwarding, Sysctl
+from gateway.host.uplink import PoolRule, Unreachable, UplinkAddress, UplinkRoute, UplinkTap
 
 RecordedChange = (
-    Sysctl | Forwarding | LinkMtu | LinkUp | HostAddress | Neighbour | Route | Masquerade
+    Sysctl
+    | Forwarding
+    | LinkMtu
+    | LinkUp
+    | HostAddress
+    | Neighbour
+    | Route
+    | Masquerade
+    | PoolRule
+    | Unreachable
+    | UplinkTap
+    | UplinkAddress
+    | UplinkRoute
+    | LocalAddress4
+    | ProxyNeighbour
+    | DefaultRoute4
+    | LanNat
 )
 # What other instances in the namespace depend on too.
 SharedChange = Sysctl | Forwarding

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from pyroute2 import IPRoute
 
-from gateway.host import links, nft, routes
+from gateway.host import links, nft, routes, uplink
 from gateway.host.journal import Journal, JournalFile, journals, undo_order, undo_recorded
 from gateway.host.netlink import explaining
 from gateway.host.plan import HostError
@@ -85,6 +85,10 @@ class _Undo:
                 self.count += 1
         with explaining("look at the routes"), IPRoute() as ipr:
             self._routes(ipr)
+            for change in uplink.left_without_journal(ipr, self.alive, self.tap):
+                if change.undo() is None:
+                    self.log(f"undone: {change.describe()}")
+                    self.count += 1
 
     def _routes(self, ipr: IPRoute) -> None:
         taps = {link.name: links.layer3_link(ipr, link) for link in links.all_links(ipr)}

@@ -41,6 +41,7 @@ class Link:
     flags: int
     master: int | None
     kind: str
+    alias: str = ""
 
     @property
     def up(self) -> bool:
@@ -80,6 +81,7 @@ def _link(message: Any) -> Link:
         flags=message["flags"],
         master=message.get("master"),
         kind=(info.get_attr("IFLA_INFO_KIND") if info is not None else None) or "",
+        alias=message.get("ifalias") or "",
     )
 
 

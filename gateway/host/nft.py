@@ -82,6 +82,11 @@ _NO_NFT = (
 )
 
 
+_REMEDIES = dict.fromkeys(
+    (errno.EOPNOTSUPP, errno.ENOENT, errno.ENOPROTOOPT, errno.EPROTONOSUPPORT), _NO_NFT
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Masquerade:
     """The table for one device; `pool4` are networks without host bits.
@@ -109,9 +114,7 @@ class Masquerade:
         return text
 
     def apply(self) -> None:
-        remedies = {errno.EOPNOTSUPP: _NO_NFT, errno.ENOENT: _NO_NFT, errno.ENOPROTOOPT: _NO_NFT}
-        remedies[errno.EPROTONOSUPPORT] = _NO_NFT
-        with explaining(f"add nftables table {self.table}", remedies):
+        with explaining(f"add nftables table {self.table}", _REMEDIES):
             messages = [
                 _table(NFT_MSG_NEWTABLE, self.table, _NLM_F_CREATE),
                 _table(NFT_MSG_DELTABLE, self.table),
@@ -130,6 +133,22 @@ class Masquerade:
 
     def undo(self) -> str | None:
         return delete_table(self.table)
+
+
+def replace_nat_table(table: str, rules: Sequence[Sequence[Any]]) -> None:
+    """Put a table with these rules in its postrouting chain in place of what is there.
+
+    Raises HostError.
+    """
+    with explaining(f"add nftables table {table}", _REMEDIES):
+        messages = [
+            _table(NFT_MSG_NEWTABLE, table, _NLM_F_CREATE),
+            _table(NFT_MSG_DELTABLE, table),
+            _table(NFT_MSG_NEWTABLE, table, _NLM_F_CREATE),
+            _chain(table, "postrouting", _HOOK_POSTROUTING, PRIORITY_SRCNAT),
+        ]
+        messages += [_rule(table, "postrouting", list(expressions)) for expressions in rules]
+        _transact(messages)
 
 
 def delete_table(table: str) -> str | None:
@@ -171,7 +190,7 @@ def source_expressions(network: IPv4Network) -> list[Any]:
                 {"sreg": 1, "dreg": 1, "len": 4, "mask": _data(mask), "xor": _data(bytes(4))},
             )
         )
-    match.append(_equal(network.network_address.packed))
+    match.append(equal(network.network_address.packed))
     return match
 
 
@@ -185,18 +204,19 @@ def _forward_expressions(forward: str) -> list[Any]:
     target = {"type": _NAT_DNAT, "family": socket.AF_INET, "reg_addr_min": 1, "reg_proto_min": 2}
     return [
         genex("fib", fib),
-        _equal(_RTN_LOCAL),
+        equal(_RTN_LOCAL),
         genex("meta", {"key": _META_L4PROTO, "dreg": 1}),
-        _equal(bytes((_PROTOCOLS[protocol],))),
+        equal(bytes((_PROTOCOLS[protocol],))),
         genex("payload", dport),
-        _equal(port),
+        equal(port),
         genex("immediate", {"dreg": 1, "data": _data(IPv4Address(address).packed)}),
         genex("immediate", {"dreg": 2, "data": _data(port)}),
         genex("nat", target),
     ]
 
 
-def _equal(value: bytes) -> Any:
+def equal(value: bytes) -> Any:
+    """The expression that compares what was loaded into register 1."""
     return genex("cmp", {"sreg": 1, "op": 0, "data": _data(value)})
 
 

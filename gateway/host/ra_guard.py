@@ -9,9 +9,10 @@ default route that it would have had without the gateway. Whether it lives on RA
 seen any more, since the kernel ignores them. So accept_ra=2 is set at once, before duplicate
 address detection ends and the kernel decides whether to ask for an RA: the interface is
 treated exactly as the host would have treated it with forwarding off. Exempt are the loopback,
-our own devices, and ports of a bridge, where RAs belong to the bridge. The change goes to the
-journal first, and is forgotten with the interface. Not covered: an interface that was up when
-the gateway started, without a trace of an RA, on which the first router appears later.
+our own devices, those of backhauls included, and ports of a bridge, where RAs belong to the
+bridge. The change goes to the journal first, and is forgotten with the interface. Not covered: an
+interface that was up when the gateway started, without a trace of an RA, on which the first
+router appears later.
 
 Routes. `changed` is called after each batch of events that may change what a route lookup
 answers, so that answers kept can be dropped. A BGP table in motion sends thousands a second:
@@ -37,6 +38,7 @@ from gateway.host.netlink import explaining
 from gateway.host.plan import HostError
 from gateway.host.router_advertisements import keep_accepting, stopped_accepting
 from gateway.host.sysctl import Forwarding
+from gateway.host.uplink import ALIAS
 
 # linux/rtnetlink.h: group n of RTNLGRP_* is bit n-1.
 _GROUPS = sum(1 << (group - 1) for group in (1, 5, 7, 8, 9, 11, 19))
@@ -151,7 +153,7 @@ class RaGuard:
             link = links.find_link(ipr, index=index)
             if link is None or link.name == "lo" or link.name in self._devices_of_gateways():
                 return
-            if links.layer3_link(ipr, link) is not link:
+            if links.layer3_link(ipr, link) is not link or link.alias.startswith(ALIAS):
                 return
         if not stopped_accepting(link.name) or not self._forwarding_is_ours():
             return

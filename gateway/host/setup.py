@@ -6,6 +6,7 @@
     forwarding              ... IPv6 and IPv4 forwarding
     the device              MTU, up, fe80::1/64, neighbours
     nftables table          before the routes that bring packets to it
+    the backhaul's table    likewise: where there is a backhaul, pool4 has no other way
     routes                  pool4, then the prefixes: from here on packets flow
 
 The plan is undone in reverse. What is right already is no part of it, and so is never undone,
@@ -22,7 +23,8 @@ from ipaddress import IPv4Network, IPv6Network
 
 from pyroute2 import IPRoute
 
-from gateway.host import links, router_advertisements, routes, sysctl
+from gateway.host import links, router_advertisements, routes, sysctl, uplink
+from gateway.host.clat import DefaultRoute4, LocalAddress4, ProxyNeighbour
 from gateway.host.journal import (
     CorruptJournal,
     Journal,
@@ -41,6 +43,7 @@ from gateway.host.preflight import preflight
 from gateway.host.routes import Route
 from gateway.host.spec import HostSpec
 from gateway.host.sysctl import Family, Forwarding, Sysctl
+from gateway.host.uplink import PoolRule, Unreachable, UplinkAddress, UplinkRoute, UplinkTap
 
 __all__ = [
     "HostError",
@@ -92,7 +95,7 @@ def plan_host(spec: HostSpec, *, dry_run: bool = False, log: Log | None = None) 
     left = _leftovers(journal, dry_run, log)
     with explaining("look at the host's network"), IPRoute() as ipr:
         tap = links.find_link(ipr, name=spec.tap)
-        if tap is None and not dry_run:
+        if tap is None and not dry_run and spec.device:
             raise HostError(f"there is no device {spec.tap}: it was removed meanwhile")
         wanted = _Wanted(ipr, spec, tap, left)
         changes = list(wanted.changes())
@@ -104,7 +107,7 @@ def plan_host(spec: HostSpec, *, dry_run: bool = False, log: Log | None = None) 
         undoable = Shared(change, journal) if isinstance(change, SharedChange) else change
         done = change.identity in wanted.taken_over
         plan.append(_TakenOver(undoable) if done else undoable)
-    if tap is None:
+    if tap is None and spec.device:
         plan.insert(0, _MakeDevice(spec))
     return Plan(plan, log)
 
@@ -138,9 +141,24 @@ def _leftovers(journal: Journal, dry_run: bool, log: Log) -> dict[str, RecordedC
     return {change.identity: change for change in in_order}
 
 
+_OF_A_DEVICE = (
+    LinkMtu
+    | LinkUp
+    | HostAddress
+    | Neighbour
+    | Route
+    | UplinkTap
+    | UplinkAddress
+    | UplinkRoute
+    | LocalAddress4
+    | ProxyNeighbour
+    | DefaultRoute4
+)
+
+
 def _still_there(ipr: IPRoute, change: RecordedChange) -> bool:
     """Whether there is anything to undo: what was done to a device goes with the device."""
-    if isinstance(change, LinkMtu | LinkUp | HostAddress | Neighbour | Route):
+    if isinstance(change, _OF_A_DEVICE):
         return links.find_link(ipr, index=change.index) is not None
     return True
 
@@ -211,13 +229,21 @@ class _Wanted:
         self._l3 = links.layer3_link(ipr, self._tap)
 
     def changes(self) -> Iterator[RecordedChange]:
-        yield from self._forwarding()
+        if self._spec.forwarding:
+            yield from self._forwarding()
+        if not self._spec.device:
+            for prefix in self._spec.prefixes:
+                change = Unreachable(str(prefix))
+                yield from self._unless(uplink.has_unreachable(self._ipr, change), change)
+            return
         yield from self._device()
         if self._spec.kind == "tap":
             yield from self._neighbours()
         if self._spec.masquerade and self._spec.pool4:
             # Replaced in one transaction whatever is there: the name is ours alone.
             yield from self._unless(False, masquerade_of(self._spec))
+        if self._spec.uplink:
+            yield from self._uplink()
         networks: list[IPv4Network | IPv6Network] = [*self._spec.pool4, *self._spec.prefixes]
         for network in networks:
             yield from self._route(network)
@@ -232,7 +258,7 @@ class _Wanted:
                 if self._ours(name) or not router_advertisements.would_stop_accepting(name):
                     continue
                 yield from self._unless(False, router_advertisements.keep_accepting(name))
-        for family in _FAMILIES:
+        for family in _FAMILIES if self._spec.device else _FAMILIES[:1]:
             on = sysctl.read(sysctl.switch(family)) != "0"
             yield from self._unless(on, Forwarding(family, sysctl.touched_values(family)))
 
@@ -273,6 +299,17 @@ class _Wanted:
         next_hop = self._spec.kind == "tap"
         change = Route(str(network), self._l3.name, self._l3.index, next_hop)
         yield from self._unless(right, change)
+
+    def _uplink(self) -> Iterator[RecordedChange]:
+        """Before the routes: from the first packet on, pool4 has no way but the backhaul."""
+        table = uplink.table_of(self._tap.index)
+        default = Unreachable("0.0.0.0/0", table)
+        has = self._exists and uplink.has_unreachable(self._ipr, default)
+        yield from self._unless(has, default)
+        for network in self._spec.pool4:
+            rule = PoolRule(str(network), table)
+            has = self._exists and uplink.has_rule(self._ipr, rule)
+            yield from self._unless(has, rule)
 
     def _unless(self, right: bool, change: RecordedChange) -> Iterator[RecordedChange]:
         """The change, or the killed run's in its place when that one made it right."""

@@ -10,23 +10,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import json
 import os
-import platform
 import shutil
 import signal
-import statistics
 import sys
 import tempfile
 from pathlib import Path
 from types import FrameType
 
 from tests.bench import measure, report
+from tests.bench.facts import machine, other_load, printed
+from tests.bench.stateless import siit_subjects
 from tests.bench.subjects import Subject, all_subjects
-from tests.bench.topology import REPOSITORY, BenchError, Topology, built_topology, run
-
-DISTURBED = 0.2  # cores
+from tests.bench.topology import BenchError, Topology, built_topology
 
 NEEDED = {"ip": "iproute2", "sysctl": "procps", "iperf3": "iperf3", "ping": "iputils-ping"}
 
@@ -38,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     if problem:
         print(f"bench: {problem}", file=sys.stderr)
         return 1
-    subjects = _chosen(all_subjects(options.tayga, options.device), options.only)
+    make = siit_subjects if options.mode == "siit" else all_subjects
+    subjects = _chosen(make(options.tayga, options.device), options.only)
     if not subjects:
         print(f"bench: --only {' '.join(options.only)}: no such subject", file=sys.stderr)
         return 1
@@ -69,6 +67,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=_positive, default=5, help="default 5")
     parser.add_argument(
         "--seconds", type=_positive, default=3, help="of each TCP and UDP measurement; default 3"
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("nat64", "siit"),
+        default="nat64",
+        help="siit: stateless, 10,000 mappings; default nat64",
     )
     parser.add_argument("--tayga", metavar="PATH", help="another TAYGA build, beside Debian's")
     parser.add_argument(
@@ -152,56 +156,23 @@ def _one_turn(
 def _facts(options: argparse.Namespace, loads: list[float]) -> dict[str, str]:
     """Return what a reader needs to know about the run."""
     facts = {
-        "date": datetime.date.today().isoformat(),
-        "commit": _commit(),
-        "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "processor": f"{os.cpu_count()} cores, {_processor()}",
-        "Python": platform.python_version(),
-        "tayga": _printed("dpkg-query", "-W", "-f=${Version}", "tayga") or "not a Debian package",
+        **machine(),
+        "tayga": printed("dpkg-query", "-W", "-f=${Version}", "tayga") or "not a Debian package",
         "rounds": f"{options.rounds}, {options.seconds} s for each measurement",
         "traffic": "one TCP stream; UDP with 64 bytes of payload, one flow",
-        "other load": _other_load(loads),
+        "other load": other_load(loads),
     }
     if options.tayga:
         facts["newest-tayga"] = options.tayga
     return facts
 
 
-def _other_load(loads: list[float]) -> str:
-    disturbed = sum(load > DISTURBED for load in loads)
-    text = f"{statistics.median(loads):.2f} of a core before a turn, at most {max(loads):.2f}"
-    if not disturbed:
-        return text
-    return f"{text}; **{disturbed} of {len(loads)} turns disturbed, not good for a comparison**"
-
-
-def _commit() -> str:
-    commit = _printed("git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD")
-    if not commit:
-        return "unknown"
-    changed = _printed("git", "-C", str(REPOSITORY), "status", "--porcelain")
-    return f"{commit}, with changes" if changed else commit
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return "model unknown"
-
-
-def _printed(*command: str) -> str:
-    try:
-        return run(list(command)).strip()
-    except BenchError:
-        return ""
-
-
 def _as_json(results: report.Results, facts: dict[str, str]) -> str:
     subjects = {
         name: {"figures": rounds.figures, "error": rounds.error} for name, rounds in results.items()
     }
-    targets = [dataclasses.asdict(target) for target in report.TARGETS]
+    used = [t for rounds in results.values() for t in report.targets_of(rounds.subject)]
+    targets = [dataclasses.asdict(target) for target in dict.fromkeys(used)]
     return json.dumps({"facts": facts, "subjects": subjects, "targets": targets}, indent=2) + "\n"
 
 

@@ -104,7 +104,7 @@ def bulk(site: Site, seconds: float, direction: str) -> Figures:
 def small_packets(site: Site, seconds: float, direction: str) -> Figures:
     """Return thousands of packets offered and received each second, and microseconds for one."""
     before = processor_seconds(site.subject.pid)
-    offered, received, duration = _blast(site, seconds, 0, direction)
+    offered, received, duration = blast(site, seconds, 0, direction)
     used = processor_seconds(site.subject.pid) - before
     figures = {
         f"udp_{direction}_kpps": received / duration / 1000,
@@ -120,7 +120,7 @@ def steady(site: Site) -> Figures:
     if site.subject.pid is None:
         return {}
     before = processor_seconds(site.subject.pid)
-    _, received, _ = _blast(site, 1, STEADY_KPPS * 1000, "up")
+    _, received, _ = blast(site, 1, STEADY_KPPS * 1000, "up")
     used = processor_seconds(site.subject.pid) - before
     return {"udp_steady_cpu_us": used * 1e6 / received}
 
@@ -131,7 +131,7 @@ def lossless(site: Site, kpps: float) -> Figures:
     for _ in range(SEARCH_STEPS):
         rate = (low + high) / 2
         for _ in range(SEARCH_TRIALS):
-            offered, received, duration = _blast(site, SEARCH_SECONDS, rate * 1000, "up")
+            offered, received, duration = blast(site, SEARCH_SECONDS, rate * 1000, "up")
             if received >= offered * (1 - LOSS_ALLOWED):
                 break
         else:
@@ -174,8 +174,10 @@ def processor_seconds(pid: int | None) -> float:
     return total
 
 
-def _blast(site: Site, seconds: float, rate: float, direction: str) -> tuple[float, float, float]:
-    """Return how many packets were sent, how many received, and for how long was sent."""
+def blast(site: Site, seconds: float, rate: float, direction: str) -> tuple[float, float, float]:
+    """Send `rate` packets a second, 0 as many as possible: how many were sent, how many received,
+    and for how many seconds was sent.
+    """
     port = str(next(_ports))
     jobs = ("receive", "send") if direction == "up" else ("send", "receive")
     amount = [str(seconds), str(rate)]

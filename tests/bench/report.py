@@ -80,14 +80,28 @@ TARGETS = [
     ),
 ]
 
+# Stateless mode is what TAYGA is made for.
+SIIT_TARGETS = [
+    *(Target(f"tcp_{way}_gbit", f"bulk TCP {way}", "tayga", 6) for way in ("up", "down")),
+    *(
+        Target(f"udp_{way}_kpps", f"small packets {load}", "tayga", 1)
+        for way, load in SMALL_PACKETS.items()
+    ),
+]
+
+
+def targets_of(subject: Subject) -> list[Target]:
+    """Return what a gateway has to reach."""
+    return SIIT_TARGETS if subject.pool == "siit" else TARGETS
+
 
 def markdown(results: Results, facts: dict[str, str]) -> str:
     """Return the report: `facts` about the run, then the tables."""
     parts = ["\n".join(f"- {name}: {value}" for name, value in facts.items())]
     parts.append("Medians, with the least and the greatest of all rounds in brackets:")
-    parts.append(_figures_table(results, FIGURES))
+    parts.append(figures_table(results, FIGURES))
     parts.append("The translator's processor time, and what the flood offered to it:")
-    parts.append(_figures_table(results, COSTS | OFFERED))
+    parts.append(figures_table(results, COSTS | OFFERED))
     errors = [f"- **{name}**: {rounds.error}" for name, rounds in results.items() if rounds.error]
     if errors:
         parts.append("What did not work:\n\n" + "\n".join(errors))
@@ -117,10 +131,11 @@ def ratio(rounds: Rounds, other: Rounds, figure: str) -> float | None:
     return ours / theirs if ours is not None and theirs else None
 
 
-def _figures_table(results: Results, figures: dict[str, str]) -> str:
+def figures_table(results: Results, figures: dict[str, str]) -> str:
+    """Return a row for each subject: medians with their spread."""
     rows = []
     for name, rounds in results.items():
-        rows.append([name, *(_spread(rounds.figures.get(figure)) for figure in figures)])
+        rows.append([name, *(spread(rounds.figures.get(figure)) for figure in figures)])
         if rounds.error and not rounds.figures:
             rows[-1][1:] = ["error, see below", *([""] * (len(figures) - 1))]
     return table(["", *figures.values()], rows)
@@ -141,8 +156,10 @@ def _ratio_rows(results: Results) -> list[list[str]]:
 
 def _target_rows(results: Results) -> list[list[str]]:
     rows = []
-    for target in TARGETS:
+    for target in TARGETS + SIIT_TARGETS:
         for name, rounds in results.items():
+            if target not in targets_of(rounds.subject):
+                continue
             other = compared_with(results, rounds, target.kind)
             if rounds.subject.kind != "gateway" or other is None:
                 continue
@@ -164,7 +181,8 @@ def verdict(target: Target, value: float | None) -> str:
     return "met" if target.aim is None or value >= target.aim else "met, short of the aim"
 
 
-def _spread(values: list[float] | None) -> str:
+def spread(values: list[float] | None) -> str:
+    """Return the median, with the least and the greatest value in brackets."""
     if not values:
         return "-"
     low, high = min(values), max(values)

@@ -62,7 +62,7 @@ class Subject:
 
 def all_subjects(tayga: str | None, devices: list[str]) -> list[Subject]:
     """Return forwarding, Debian's TAYGA, the one at path `tayga` if any, and the gateway."""
-    subjects = [Subject("forwarding", "forwarding", "", _forwarding)]
+    subjects = [Subject("forwarding", "forwarding", "", forwarding)]
     builds = [("tayga", "tayga", "tayga")]
     if tayga is not None:
         builds.append(("newest", "newest-tayga", tayga))
@@ -79,35 +79,40 @@ def all_subjects(tayga: str | None, devices: list[str]) -> list[Subject]:
 
 
 @contextmanager
-def _forwarding(topology: Topology, directory: Path) -> Iterator[Running]:
-    _await_ping(topology, SERVER6)
+def forwarding(topology: Topology, directory: Path) -> Iterator[Running]:
+    await_ping(topology, SERVER6)
     yield Running(SERVER6, None)
 
 
 @contextmanager
 def _tayga(binary: str, masquerade: bool, topology: Topology, directory: Path) -> Iterator[Running]:
+    nat = _kernel_masquerade(topology.gateway, TAYGA_POOL4) if masquerade else nullcontext()
+    words = f"prefix {TAYGA_PREFIX}\ndynamic-pool {TAYGA_POOL4}\n"
+    with nat, tayga_with(binary, topology, directory, words, TAYGA_POOL4) as running:
+        yield running
+
+
+@contextmanager
+def tayga_with(
+    binary: str, topology: Topology, directory: Path, words: str, routed: str
+) -> Iterator[Running]:
+    """TAYGA with these lines of configuration, and the network that is routed to it."""
     path = shutil.which(binary, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if path is None:
         raise BenchError(f"{binary}: not found; apt-get install tayga, or name a build")
     configuration = directory / "tayga.conf"
-    configuration.write_text(
-        f"tun-device {TAYGA_DEVICE}\n"
-        f"ipv4-addr {TAYGA_ADDRESS4}\n"
-        f"prefix {TAYGA_PREFIX}\n"
-        f"dynamic-pool {TAYGA_POOL4}\n"
-        f"data-dir {directory}\n"
-    )
+    head = f"tun-device {TAYGA_DEVICE}\nipv4-addr {TAYGA_ADDRESS4}\ndata-dir {directory}\n"
+    configuration.write_text(head + words)
     (directory / "dynamic.map").unlink(missing_ok=True)
     gateway = topology.gateway
     run(["ip", "tuntap", "add", "dev", TAYGA_DEVICE, "mode", "tun"], namespace=gateway)
     try:
         run(["ip", "link", "set", TAYGA_DEVICE, "up"], namespace=gateway)
-        for destination in (TAYGA_PREFIX, TAYGA_POOL4):
+        for destination in (TAYGA_PREFIX, routed):
             run(["ip", "route", "add", destination, "dev", TAYGA_DEVICE], namespace=gateway)
         command = [path, "--config", str(configuration), "--nodetach"]
-        nat = _kernel_masquerade(gateway, TAYGA_POOL4) if masquerade else nullcontext()
-        with nat, Background(gateway, command, directory / "tayga.log", name="tayga") as process:
-            _await_ping(topology, TAYGA_TARGET, process)
+        with Background(gateway, command, directory / "tayga.log", name="tayga") as process:
+            await_ping(topology, TAYGA_TARGET, process)
             yield Running(TAYGA_TARGET, process.pid)
     finally:
         run(["ip", "link", "del", TAYGA_DEVICE], namespace=gateway)
@@ -138,11 +143,11 @@ def _gateway(
     log = directory / "gateway.log"
     with Background(topology.gateway, command, log, name="gateway") as process:
         process.wait_for("ready", START_LIMIT)
-        _await_ping(topology, GATEWAY_TARGET, process)
+        await_ping(topology, GATEWAY_TARGET, process)
         yield Running(GATEWAY_TARGET, process.pid)
 
 
-def _await_ping(topology: Topology, target: str, process: Background | None = None) -> None:
+def await_ping(topology: Topology, target: str, process: Background | None = None) -> None:
     """Wait until the server answers at `target`; this also resolves every neighbour."""
     for _ in range(int(START_LIMIT)):
         try:

@@ -15,16 +15,24 @@ from tests.e2e.topology import Topology, line
 
 SECONDS_FOR_ONE_TEST = 60
 PROGRAMS = {
+    "busybox": "busybox",
     "curl": "curl",
+    "delv": "bind9-dnsutils",
+    "dash": "dash",
     "dig": "bind9-dnsutils",
+    "dnsperf": "dnsperf",
+    "dnssec-signzone": "bind9-utils",
     "ethtool": "ethtool",
     "ip": "iproute2",
     "iperf3": "iperf3",
     "iptables": "iptables",
+    "named": "bind9",
     "nft": "nftables",
     "nsd": "nsd",
+    "openssl": "openssl",
     "ping": "iputils-ping",
     "radvd": "radvd",
+    "rdisc6": "ndisc6",
     "setpriv": "util-linux",
     "ssh": "openssh-client",
     "sshd": "openssh-server",
@@ -32,6 +40,7 @@ PROGRAMS = {
     "tcpdump": "tcpdump",
     "tracepath": "iputils-tracepath",
     "traceroute": "traceroute",
+    "unbound": "unbound",
     "unshare": "util-linux",
 }
 FAILED = pytest.StashKey[bool]()

@@ -85,7 +85,7 @@ def test_stranger_gets_nothing_from_the_pool(lab: Lab, start_gateway: StartGatew
 def test_third_party_enters_through_a_mapping(
     lab: Lab, start_gateway: StartGateway, filtering: str, answered: bool
 ) -> None:
-    """RFC 6146 §3.5.1.1: who may use a UDP mapping that another host's traffic made."""
+    """RFC 6146 §3.5.1: who may use a UDP mapping that another host's traffic made."""
     topology = build(lab)
     start_gateway(
         topology.gateway, "--pool4", "198.51.100.8/32", config=f'filtering = "{filtering}"\n'

@@ -147,6 +147,36 @@ def test_both_directions_and_their_times(paths, capsys):
     }
 
 
+def test_mode_siit(paths, capsys):
+    """By a map file, with a hairpin, a pool, and another protocol."""
+    table = paths[0].with_name("map")
+    table.write_text("192.0.2.1 2001:db8:1::1\n192.0.2.2 2001:db8:1::2\n")
+    prefix = "2001:db8:64::"
+    sent = [
+        (1, IPv6(src="2001:db8:1::1", dst=prefix + "203.0.113.80") / UDP(sport=1, dport=2)),
+        (2, IP(src="203.0.113.80", dst="192.0.2.2", proto=253) / Raw(b"any")),
+        (3, IPv6(src="2001:db8:1::1", dst=prefix + "192.0.2.2") / UDP(sport=1, dport=2)),
+        (4, IPv6(src="2001:db8:7::7", dst=prefix + "203.0.113.80") / UDP(sport=1, dport=2)),
+    ]
+    paths[0].write_bytes(pcap_bytes(sent))
+    mode = ["--mode", "siit", "--prefix", prefix + "/96", "--set", f'siit.map="{table}"']
+    mode += ["--set", 'siit.pool=["198.51.100.9/32"]']
+    assert main(["translate", *map(str, paths), *mode]) == 0
+    with paths[1].open("rb") as stream:
+        out = [read(data) for _, data in dpkt.pcap.Reader(stream)]
+    addresses = [(packet.src, packet.dst) for packet in out]
+    assert addresses == [
+        ("192.0.2.1", "203.0.113.80"),
+        (prefix + "cb00:7150", "2001:db8:1::2"),
+        (prefix + "c000:201", "2001:db8:1::2"),
+        ("198.51.100.9", "203.0.113.80"),
+    ]
+    assert report(capsys)["translated"] == ("4: v6 to v4 2, v4 to v6 1, v6 to v6 (hairpin) 1")
+    table.write_text("nonsense\n")
+    assert main(["translate", *map(str, paths), *mode]) == 78
+    assert f"siit.map: {table}:1: nonsense" in capsys.readouterr().err
+
+
 def test_another_seed_other_ports(paths):
     ports = {
         seed: run(paths, [(T, udp6())], "--seed", seed)[0][1][UDP].sport
@@ -173,7 +203,7 @@ def test_own_errors_and_pings_are_counted_and_written(paths, capsys):
     packets = [
         (T, udp6(hlim=1)),
         (T, IPv6(src=CLIENT, dst=OWN6) / ICMPv6EchoRequest()),
-        (T, udp6(dst="fec0:0:0:ffff::127.0.0.1")),
+        (T, udp6(dst=f"fec0:0:0:ffff::{POOL}")),
         (T, udp6(dst="2001:db8:9::1")),
     ]
     out = [packet for _, packet in run(paths, packets)]
@@ -185,6 +215,12 @@ def test_own_errors_and_pings_are_counted_and_written(paths, capsys):
     assert lines["translated"] == "0: v6 to v4 0, v4 to v6 0"
     found = dict(word.rsplit(" ", 1) for word in lines["discarded"].removeprefix("3: ").split(", "))
     assert found == {"hop-limit": "1", "destination-refused": "1", "not-ours": "1"}
+
+
+def test_ipv4_headers_are_verified(paths, capsys):
+    """No kernel has done so before (RFC 1812 §5.2.2)."""
+    run(paths, [(T, IP(src=SERVER, dst=POOL, chksum=1) / UDP(sport=53, dport=2000))])
+    assert report(capsys)["discarded"] == "1: header-checksum 1"
 
 
 def test_the_largest_discards_come_first(paths, capsys):
@@ -753,7 +789,7 @@ def test_options():
         (["translate", "a"], "arguments are required: OUT"),
         (["translate", "a", "b", "--tap", "x"], "unrecognized arguments: --tap"),
         (["translate", "a", "b", "--seed", "x"], "invalid int value: 'x'"),
-        (["--check", "translate", "a", "b"], "--check do not go with translate"),
+        (["--check", "translate", "a", "b"], "--advertise-merge do not go with translate"),
     ],
 )
 def test_usage_mistakes(capsys, arguments, text):

@@ -62,19 +62,26 @@ def test_shipped_file_has_the_defaults_of_the_code():
 @pytest.mark.parametrize("key", all_keys())
 def test_shipped_file_explains_each_key(key):
     """By a comment above it or, in a table, beside it."""
-    lines = SHIPPED.read_text("utf-8").splitlines()
-    (at,) = (i for i, text in enumerate(lines) if re.match(rf"{key.rpartition('.')[2]} =", text))
+    text = SHIPPED.read_text("utf-8")
+    table, _, name = key.rpartition(".")
+    start = text.index(f"\n[{table}]\n") + 1 if table else 0
+    lines = re.split(r"\n\[", text[start + 1 :])[0].splitlines()
+    (at,) = (i for i, line in enumerate(lines) if re.match(rf"{name} =", line))
     assert lines[at - 1].startswith("# ") or " # " in lines[at]
 
 
 def test_shipped_file_marks_what_can_be_reloaded():
     text = SHIPPED.read_text("utf-8")
+    table = ""
     for block in text.partition("\n\n")[2].split("\n\n"):
+        # A table whose keys differ marks each of them; else the comment is above its head.
         comment = " ".join(x.strip("# ") for x in block.splitlines() if x.startswith("#"))
         body = "\n".join(x for x in block.splitlines() if not x.startswith("#"))
         marked = "(reload)" in comment
-        for key, _ in flat(tomllib.loads(body)):
-            assert (key in RELOADABLE) == marked, key
+        head = re.match(r"\[(.+)\]$", body, re.MULTILINE)
+        table = f"{head[1]}." if head else table
+        for key, _ in flat(tomllib.loads(body.partition("]\n")[2] if head else body)):
+            assert (table + key in RELOADABLE) == marked, table + key
 
 
 def test_defaults_are_those_of_the_translator():
@@ -466,7 +473,7 @@ MISTAKES = [
     ("limits.sesions", 1, 'unknown key; did you mean "limits.sessions"?'),
     ("timeout.tcp_est", 1, 'unknown key; did you mean "timeouts"?'),
     ("limits.zzz", 1, "unknown key; known keys are limits.sessions, limits.sessions_per_client"),
-    ("qqq", 1, "unknown key; known keys are prefix, layout, pool4"),
+    ("qqq", 1, "unknown key; known keys are mode, prefix, layout, pool4"),
     ("timeouts.udp_default.x", 1, "is a table; a number is right"),
 ]
 
@@ -609,6 +616,7 @@ def test_reloadable_keys():
         "icmp6_source",
         "layout",
         "masquerade",
+        "mode",
         "mtu",
         "offload",
         "pool4",
@@ -616,6 +624,18 @@ def test_reloadable_keys():
         "prefix",
         "run_dir",
         "tap",
+        "siit.pool",
+        "siit.pool_state",
+        "backhaul.addresses",
+        "backhaul.carries",
+        "backhaul.clients6",
+        "backhaul.control_path",
+        "backhaul.masquerade",
+        "backhaul.mtu",
+        "backhaul.peer_setup",
+        "backhaul.remote_device",
+        "backhaul.user",
+        *(key for key in all_keys() if key.startswith(("dns64.", "clat."))),
     }
     assert set(all_keys()) - RELOADABLE == fixed
     assert set(all_keys()) >= RELOADABLE

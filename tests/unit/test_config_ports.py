@@ -18,6 +18,7 @@ from tests.unit.fakes import CLIENT6
 from tests.unit.test_reload import Lines, Reloading
 from translate.client_ports import BlockEvent
 from translate.deterministic import Subscribers
+from translate.nat64 import Nat64
 from translate.static_bib import StaticEntry
 from translate.tcp_states import Timer
 
@@ -317,7 +318,9 @@ def test_reload_refuses_a_mapping_outside_the_pool_in_use(path, lines):
 def test_reload_tells_what_made_way(path, lines, monkeypatch):
     monkeypatch.setattr(service_module, "masquerade_of", Table())
     rig = Reloading(path)
-    state = rig.service._translator.state
+    translator = rig.service._translator
+    assert isinstance(translator, Nat64)
+    state = translator.state
     entry = state.mapping_for(17, IPv6Address(CLIENT6).packed + b"\x9c\x40", b"")
     key6 = entry.key6[:16] + IPv6Address("fec0:0:0:ffff::c000:201").packed + b"\x9c\x40\0\x35"
     state.add_session(entry, key6, bytes((192, 0, 2, 1)), Timer.UDP_DEFAULT, 0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Address
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,7 @@ from tests.unit.fakes import (
     mac,
     udp6,
 )
+from translate.nat64 import Nat64
 from translate.packets import Packet
 from translate.settings import Filtering, Settings
 
@@ -45,6 +47,52 @@ FIXED = {
     "run_dir": '"/run/other"',
     "port_block_size": "256",
     "deterministic": '"2001:db8::/56 by 64"',
+    "siit.pool": '["198.51.100.0/28"]',
+    "siit.pool_state": '"/var/lib/other"',
+    "mode": '"siit"',
+    "clat.prefix_from": '"dns"',
+    "clat.resolvers": '["2001:db8::53"]',
+    "clat.uplink": '"wan0"',
+    "clat.address": '"2001:db8::9"',
+    "clat.metric": "50",
+    "clat.lan": '["lan0"]',
+    "clat.hosts": '["192.168.1.5"]\nclat.lan = ["lan0"]',
+    "backhaul.addresses": '"169.254.9.2/30 169.254.9.1"',
+    "backhaul.carries": '"ipv6"',
+    "backhaul.clients6": '["2001:db8::/48"]',
+    "backhaul.control_path": '"/run/ssh"',
+    "backhaul.masquerade": "false",
+    "backhaul.mtu": "9000",
+    "backhaul.peer_setup": "false",
+    "backhaul.remote_device": "7",
+    "backhaul.user": '"nobody"',
+    "dns64.enabled": "true",
+    "dns64.listen": '["lan0"]',
+    "dns64.upstreams": '["192.0.2.53"]',
+    "dns64.prefixes": '"all"',
+    "dns64.clients": '["2001:db8::/32"]',
+    "dns64.mapped": '["192.0.2.0/24"]',
+    "dns64.exclude": "[]",
+    "dns64.exclude4": '["10.0.0.0/8"]',
+    "dns64.synthall": "true",
+    "dns64.ignore_aaaa": '["example.com"]',
+    "dns64.break_dnssec": "false",
+    "dns64.reverse": '"off"',
+    "dns64.query_timeout": "3",
+    "dns64.pause": "3",
+    "dns64.max_ttl": "3",
+    "dns64.max_negative_ttl": "3",
+    "dns64.serve_stale": "3",
+    "dns64.use_0x20": "true",
+    "dns64.trust_ad": "true",
+    "dns64.tls_ca_file": '"/etc/ca.pem"',
+    "dns64.cache_entries": "3",
+    "dns64.cache_bytes": "65536",
+    "dns64.queries": "3",
+    "dns64.queries_per_client": "3",
+    "dns64.queries_per_second": "3",
+    "dns64.tcp_connections": "3",
+    "dns64.tcp_per_client": "3",
 }
 
 
@@ -190,6 +238,7 @@ def test_the_fast_path_is_told(path, lines):
 def test_sessions_stay(path, lines):
     rig = Reloading(path)
     translator = rig.service._translator
+    assert isinstance(translator, Nat64)
     translator.translate(Packet(bytes(udp6()), link=mac(CLIENT_MAC)), 0.0)
     (session,) = translator.state.sessions()
     rig.reload("deny4 = ['198.51.100.0/24']\nmss_clamp = 1300")
@@ -205,12 +254,48 @@ def test_fixed_keys_are_named_and_kept(path, lines, key):
     if key == "masquerade":
         text += 'pool4 = ["198.51.100.8/29"]\n'
     rig.reload(text)
-    assert getattr(rig.service._config, key) == getattr(configuration.Config(), key)
+    value = attrgetter(key)
+    assert value(rig.service._config) == value(configuration.Config())
     assert rig.settings == settings
     said = lines()
     warning = f"warning: {key} cannot change while the gateway runs: restart it for that"
     assert warning in said
     assert said[-1] == "info: re-read: nothing has changed"
+
+
+BACKHAUL = 'backhaul = {{ to = ["root@a"], probe_interval = {} , mtu = {} }}'
+
+
+def test_a_part_of_a_table_is_taken_over(path, lines):
+    path.write_text(BACKHAUL.format(1.0, 1500))
+    rig = Reloading(path)
+    rig.reload(BACKHAUL.format(2.0, 9000))
+    table = rig.service._config.backhaul
+    assert (table.probe_interval, table.mtu, table.to) == (2.0, 1500, ("root@a",))
+    assert lines() == [
+        "warning: backhaul.mtu cannot change while the gateway runs: restart it for that",
+        "info: re-read: backhaul.probe_interval",
+    ]
+
+
+@pytest.mark.parametrize(("before", "after"), [("", "root@a"), ("root@a", "")])
+def test_a_backhaul_cannot_come_or_go(path, lines, before, after):
+    texts = [f"backhaul = '{to}'" if to else "" for to in (before, after)]
+    path.write_text(texts[0])
+    rig = Reloading(path)
+    rig.reload(texts[1])
+    assert rig.service._config.backhaul.to == ((before,) if before else ())
+    assert "warning: backhaul.to cannot change while the gateway runs: restart it for that" in (
+        lines()
+    )
+
+
+def test_another_destination_is_taken_over(path, lines):
+    path.write_text("backhaul = 'root@a'")
+    rig = Reloading(path)
+    rig.reload("backhaul = ['root@b', 'root@a']")
+    assert rig.service._config.backhaul.to == ("root@b", "root@a")
+    assert lines() == ["info: re-read: backhaul.to"]
 
 
 def test_every_key_is_either_reloadable_or_fixed():

@@ -37,6 +37,12 @@ def test_status_line():
     )
 
 
+def test_status_line_of_mode_siit():
+    shown = format_status(replace(STATUS, mappings=10000, pool="3/254"))
+    assert shown.endswith(" device=tap0 mappings=10000 pool=3/254")
+    assert format_status(replace(STATUS, mappings=0)).endswith(" device=tap0 mappings=0")
+
+
 @pytest.mark.parametrize("flag", ["open", "running", "offload", "masquerade"])
 def test_flag_that_is_off(flag):
     is_off: dict[str, Any] = {flag: False}
