@@ -204,6 +204,14 @@ def _translator(config: Config, seed: int, source6: bytes) -> Nat64 | Siit:
     def path_mtu(addr: bytes) -> int:
         return config.mtu
 
+    if config.mode == "clat":
+        # Its address and prefix are those of a host's uplink, which a capture has not.
+        raise configuration.ConfigError(
+            [
+                "mode: a capture has no uplink; for the packets of a CLAT use siit, with a mapping"
+                " of its IPv4 address and the PLAT's prefix"
+            ]
+        )
     # No kernel has looked at these packets.
     if config.mode == "siit":
         table = read_mappings(config)

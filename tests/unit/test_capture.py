@@ -147,6 +147,13 @@ def test_both_directions_and_their_times(paths, capsys):
     }
 
 
+def test_mode_clat_is_refused_with_the_way_to_do_it(paths, capsys):
+    source, target = paths
+    source.write_bytes(pcap_bytes([]))
+    assert main(["translate", str(source), str(target), "--mode", "clat"]) == 78
+    assert "for the packets of a CLAT use siit" in capsys.readouterr().err
+
+
 def test_mode_siit(paths, capsys):
     """By a map file, with a hairpin, a pool, and another protocol."""
     table = paths[0].with_name("map")
