@@ -9,15 +9,15 @@ kernel verifies checksums (RFC 3542 §3.1); what else makes an advertisement val
 from __future__ import annotations
 
 import logging
-import socket
 import struct
 from collections.abc import Callable
+from contextlib import closing
 from ipaddress import IPv6Address
-from typing import cast
 
 import trio
 
 from gateway.host.netlink import explaining
+from gateway.ra.icmp6_socket import Icmp6Socket
 from gateway.ra.messages import (
     ADVERTISEMENT,
     SOLICITATION,
@@ -31,8 +31,6 @@ _log = logging.getLogger("gateway")
 SOLICITATIONS = 3  # RFC 4861 §10: MAX_RTR_SOLICITATIONS
 SOLICIT_EVERY = 4.0  # seconds, RTR_SOLICITATION_INTERVAL
 _ALL_ROUTERS = "ff02::2"
-_ICMP6_FILTER = 1
-_ANCILLARY = socket.CMSG_SPACE(4)
 _LARGEST = 65_536
 
 Hear = Callable[[IPv6Address, RouterAdvertisement], None]
@@ -52,34 +50,14 @@ class RaListener:
 
     def __init__(self, index: int, name: str, heard: Hear) -> None:
         """Raises HostError."""
-        self._index = index
         self._heard = heard
         self._answered = False
         with explaining(f"listen to router advertisements on {name}"):
-            self._socket = trio.socket.socket(
-                socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6
-            )
-            try:
-                self._set_up(name)
-            except BaseException:
-                self._socket.close()
-                raise
-
-    def _set_up(self, name: str) -> None:
-        sock, six = self._socket, socket.IPPROTO_IPV6
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode() + b"\0")
-        sock.setsockopt(six, socket.IPV6_MULTICAST_IF, self._index)
-        sock.setsockopt(six, socket.IPV6_MULTICAST_HOPS, 255)
-        sock.setsockopt(six, socket.IPV6_RECVHOPLIMIT, 1)
-        # A bit that is set blocks its type: everything but advertisements.
-        blocked = bytearray(b"\xff" * 32)
-        word, bit = divmod(ADVERTISEMENT, 32)
-        struct.pack_into("=I", blocked, 4 * word, 0xFFFF_FFFF & ~(1 << bit))
-        sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, bytes(blocked))
+            self._socket = Icmp6Socket(index, name, ADVERTISEMENT)
 
     async def run(self) -> None:
         """Listens until cancelled. Raises OSError, in a group, when the interface goes."""
-        with self._socket:
+        with closing(self._socket):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._solicit)
                 while True:
@@ -92,19 +70,13 @@ class RaListener:
             # From the unspecified address or any other: so without our link-layer address.
             message = struct.pack(">BBHI", SOLICITATION, 0, 0, 0)
             try:
-                await self._socket.sendto(message, (_ALL_ROUTERS, 0, 0, self._index))
+                await self._socket.send(message, _ALL_ROUTERS)
             except OSError as error:
                 _log.debug("clat: cannot ask for router advertisements: %s", error)
             await trio.sleep(SOLICIT_EVERY)
 
     async def _receive(self) -> None:
-        data, ancillary, _, address = await self._socket.recvmsg(_LARGEST, _ANCILLARY)
-        hop_limit = 0
-        for level, kind, value in ancillary:
-            if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT):
-                (hop_limit,) = struct.unpack("=i", value[:4])
-        host = cast("tuple[str, int, int, int]", address)[0]
-        source = IPv6Address(host.partition("%")[0])
+        data, hop_limit, source = await self._socket.receive(_LARGEST)
         try:
             message = check_advertisement(data, hop_limit, source)
         except BadMessage as error:

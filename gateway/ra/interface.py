@@ -1,18 +1,10 @@
-"""An interface as the kernel shows it, for router advertisements, and the socket to send them.
-
-The kernel's raw ICMPv6 socket computes and verifies checksums (RFC 3542 §3.1), and gives the
-hop limit of what comes, which has to be 255 (RFC 4861 §6.1.1).
-"""
+"""An interface as the kernel shows it, for router advertisements, and the socket to send them."""
 
 from __future__ import annotations
 
-import socket
-import struct
 from ipaddress import IPv6Address
 from socket import AF_INET6
-from typing import cast
 
-import trio
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
@@ -20,15 +12,15 @@ from gateway.host import links
 from gateway.host.netlink import explaining
 from gateway.host.routes import RTM_F_FIB_MATCH
 from gateway.ra.content import InterfaceState
+from gateway.ra.icmp6_socket import Icmp6Socket
 from gateway.ra.messages import SOLICITATION
 
 _UNFIT = 0x40 | 0x20 | 0x08  # tentative, deprecated, failed duplicate address detection
-_ICMP6_FILTER = 1
 _ALL_NODES = "ff02::1"
 _ALL_ROUTERS = "ff02::2"
 # In 2000::/3 and assigned to nobody (RFC 4291 §2.4): a default route leads there, or 2000::/3.
 _SOMEWHERE = "2000::"
-_ANCILLARY = socket.CMSG_SPACE(4)
+_LARGEST_SOLICITATION = 2048  # bytes
 
 
 def interface_state(name: str) -> InterfaceState | None:
@@ -64,46 +56,21 @@ class RouterSocket:
 
     def __init__(self, index: int, name: str) -> None:
         """Raises HostError."""
-        self._index = index
         with explaining(f"send router advertisements on {name}"):
-            self._socket = trio.socket.socket(
-                socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6
-            )
+            self._socket = Icmp6Socket(index, name, SOLICITATION)
             try:
-                self._set_up(name)
+                self._socket.join(_ALL_ROUTERS)
             except BaseException:
                 self._socket.close()
                 raise
-
-    def _set_up(self, name: str) -> None:
-        sock, six = self._socket, socket.IPPROTO_IPV6
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode() + b"\0")
-        sock.setsockopt(six, socket.IPV6_MULTICAST_IF, self._index)
-        sock.setsockopt(six, socket.IPV6_MULTICAST_HOPS, 255)
-        sock.setsockopt(six, socket.IPV6_UNICAST_HOPS, 255)
-        sock.setsockopt(six, socket.IPV6_MULTICAST_LOOP, 0)
-        sock.setsockopt(six, socket.IPV6_RECVHOPLIMIT, 1)
-        # A bit that is set blocks its type: everything but solicitations.
-        blocked = bytearray(b"\xff" * 32)
-        word, bit = divmod(SOLICITATION, 32)
-        struct.pack_into("=I", blocked, 4 * word, 0xFFFF_FFFF & ~(1 << bit))
-        sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, bytes(blocked))
-        member = IPv6Address(_ALL_ROUTERS).packed + struct.pack("=I", self._index)
-        sock.setsockopt(six, socket.IPV6_JOIN_GROUP, member)
 
     def close(self) -> None:
         self._socket.close()
 
     async def send(self, message: bytes) -> None:
         """Sends to all nodes of the link. Raises OSError."""
-        await self._socket.sendto(message, (_ALL_NODES, 0, 0, self._index))
+        await self._socket.send(message, _ALL_NODES)
 
     async def receive(self) -> tuple[bytes, int, IPv6Address]:
         """A solicitation: message, hop limit, source. Raises OSError."""
-        data, ancillary, _, address = await self._socket.recvmsg(2048, _ANCILLARY)
-        hop_limit = 0
-        for level, kind, value in ancillary:
-            if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT):
-                (hop_limit,) = struct.unpack("=i", value[:4])
-        host = cast("tuple[str, int, int, int]", address)[0]
-        return data, hop_limit, IPv6Address(host.partition("%")[0])
+        return await self._socket.receive(_LARGEST_SOLICITATION)
