@@ -130,6 +130,8 @@ def wait_for_answer(namespace: Namespace, server: str, name: str, timeout: float
 
     def answered() -> bool:
         command = ("dig", f"@{server}", "+short", "+tries=1", "+time=2", name, "AAAA")
-        return ":" in namespace.run(*command, check=False).out
+        # What is wrong is told on standard output, too, behind a semicolon.
+        lines = namespace.run(*command, check=False).out.splitlines()
+        return any(":" in line for line in lines if not line.startswith(";"))
 
     wait_until(answered, timeout, f"{server} answers about {name}", interval=0.2)

@@ -176,7 +176,7 @@ def test_a_killed_keeper_is_replaced(peer, start) -> None:
     first = (_state(peer) / "keeper").read_text()
     os.kill(int(first.split(":")[0]), signal.SIGKILL)
     session.say(b"\n")
-    wait_until(lambda: (_state(peer) / "keeper").read_text() not in {first, ""}, 5, "another")
+    wait_until(lambda: (_state(peer) / "keeper").read_text() not in {first, ""}, 15, "another")
     session.kill()
     wait_gone(peer)
     assert not difference(before, snapshot(peer))
