@@ -124,5 +124,6 @@ class Link(Protocol):
         """Makes the cancellation that follows one without a word: what runs is taken up again.
 
         The far end is not told to undo, nor waited for, and keeps for `linger` what lets flows
-        survive. Without effect when `run` is not at work, and on a link that never tells.
+        survive. It is for good: another `run` takes another link. Without effect on a link that
+        never tells.
         """

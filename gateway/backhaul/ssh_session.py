@@ -301,9 +301,12 @@ class SessionLink:
     """What both kinds of ssh link share: one session at a time, which can be abandoned."""
 
     _session: Session | None = None
+    # Said before there was a session, too: ssh may be about to start.
+    _abandoned = False
 
     def abandon(self) -> None:
         """See Link."""
+        self._abandoned = True
         if self._session is not None:
             self._session.abandoned = True
 
@@ -317,6 +320,7 @@ class SessionLink:
         undoes: bool,
     ) -> None:
         """See Session.run."""
+        session.abandoned = self._abandoned
         self._session = session
         try:
             await session.run(script, heartbeat, task_status, undoes=undoes)

@@ -9,8 +9,9 @@ probes, before anything is routed into it, and as long as it is up. On the way d
 is told first, so that clients get errors and no packet is sent into nowhere; on the way up last.
 
 Ending a link has two meanings. A stop, or a change of destination, lets the link tell the far end
-to undo at once. A link that has died, or that no longer answers, is abandoned without that word:
-the far end then keeps its masquerade for `linger`, or its own stack would reset every flow.
+to undo at once. A link that has died, that no longer answers, or that is made anew to the same far
+end, is abandoned without that word: the far end then keeps its masquerade for `linger`, or its own
+stack would reset every flow, and its connection tracking forget what is on the way.
 
 Each change of state is one line; a cause that repeats is said once, until it has been up again.
 Carrier is a sign of death and never of life: a hung ssh keeps it.
@@ -120,7 +121,7 @@ class Supervisor:
         self._told_address: IPv4Interface | None = None
         self._told_beyond: set[str] = set()
         self._told_notes: set[tuple[str, str]] = set()
-        self._leave: Callable[[str], None] | None = None
+        self._leave: Callable[[str, bool], None] | None = None
         self._unwanted = ""
         self._wake = trio.Event()
 
@@ -150,7 +151,7 @@ class Supervisor:
         if self._destination not in table.to:
             self._end("the destination has changed")
         elif before.ssh_options != table.ssh_options:
-            self._end("ssh_options have changed")
+            self._end("ssh_options have changed", again=True)
         self._hurry()
 
     def return_to_first(self) -> None:
@@ -158,14 +159,17 @@ class Supervisor:
         if self._state is State.UP and self._choice.is_first:
             _log.info("backhaul: %s is the first destination already", self._destination)
             return
+        again = self._choice.is_first
         self._choice.hurry()
-        self._end("returning to the first destination")
+        why = "trying again at once" if again else "returning to the first destination"
+        self._end(why, again=again)
         self._hurry()
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: str, *, again: bool = False) -> None:
+        """Ends what there is. `again`: the same far end is next, and keeps what it has."""
         self._unwanted = why
         if self._leave is not None:
-            self._leave(why)
+            self._leave(why, again)
 
     def _hurry(self) -> None:
         self._wake.set()
@@ -225,7 +229,7 @@ class Supervisor:
             raise _Leave(self._unwanted)
         try:
             async with trio.open_nursery() as nursery:
-                self._leave = partial(self._leave_by, nursery)
+                self._leave = partial(self._leave_by, nursery, link)
                 # Who listens may wait for ever.
                 waits = self._destination.startswith(("listen:", "pty:"))
                 with trio.move_on_after(math.inf if waits else READY_WITHIN) as patience:
@@ -241,8 +245,10 @@ class Supervisor:
         finally:
             self._leave = None
 
-    def _leave_by(self, nursery: trio.Nursery, why: str) -> None:
-        """Ends the link, which tells the far end to undo."""
+    def _leave_by(self, nursery: trio.Nursery, link: Link, why: str, again: bool) -> None:
+        """Ends the link, which tells the far end to undo unless it is wanted `again`."""
+        if again:
+            link.abandon()
 
         async def leave() -> None:
             raise _Leave(why)

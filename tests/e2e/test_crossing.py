@@ -290,7 +290,7 @@ def test_two_hundred_connections_at_once(crossing: Crossing, http: HttpServer) -
     topology, _ = crossing
     code = (
         "import socket\n"
-        f"s = [socket.create_connection(('{SERVER}', {http.port}), 10) for _ in range(200)]\n"
+        f"s = [socket.create_connection(('{SERVER}', {http.port}), 30) for _ in range(200)]\n"
         "for c in s: c.sendall(b'GET /whoami HTTP/1.0\\r\\n\\r\\n')\n"
         "ports = {c.makefile('rb').read().split()[-1] for c in s}\n"
         "print(len(ports))"

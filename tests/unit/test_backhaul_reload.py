@@ -78,6 +78,8 @@ async def test_ssh_options_at_a_reload(autojump_clock, said):
         world.supervisor.configure(world.table.model_copy(update={"ssh_options": ("-4",)}))
         await world.until("changed True", 2)
         assert trio.current_time() < 2
+        # The far end stays: what it keeps for connections is taken up again.
+        assert world.notes.index("abandon a") < world.notes.index("cancelled a")
     assert "backhaul: down: ssh_options have changed" in said()
 
 

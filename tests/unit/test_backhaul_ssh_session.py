@@ -124,6 +124,22 @@ async def test_abandoned_it_says_nothing(tmp_path) -> None:
     assert trio.current_time() - began < 2
 
 
+async def test_a_link_that_is_abandoned_before_ssh_has_started_says_nothing_either(
+    tmp_path,
+) -> None:
+    said = tmp_path / "said"
+    process = await ssh_session.start(
+        ["sh", "-c", READ_SCRIPT + READY + f'while read -r w; do echo "<$w>" >>{said}; done'], None
+    )
+    link = ssh_session.SessionLink()
+    link.abandon()
+    session = Session(process, partial(peer_script.read_answer, device="tap0"))
+    with trio.move_on_after(0.5):
+        await link._converse(session, b"script\n", 9.0, trio.TASK_STATUS_IGNORED, undoes=True)
+    assert "stop" not in (said.read_text() if said.exists() else "")
+    assert process.returncode == -signal.SIGKILL
+
+
 async def test_a_peer_that_does_not_answer_stop_is_left_after_a_while(monkeypatch) -> None:
     monkeypatch.setattr(ssh_session, "UNTIL_GONE", 0.5)
     talk = Talk(READ_SCRIPT + READY + "trap '' TERM; while :; do read -r w; sleep 0.1; done")

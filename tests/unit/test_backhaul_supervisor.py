@@ -184,6 +184,24 @@ async def test_fail_over_and_back_when_told(autojump_clock, said):
     assert "backhaul: down: a: the connection was closed; trying b now" in said()
 
 
+@pytest.mark.parametrize("state", [State.CONNECTING, State.PROVING])
+async def test_told_to_try_at_once_it_keeps_what_the_first_far_end_has(autojump_clock, said, state):
+    """A word of stop here would end every connection that a cut shorter than `linger` spared."""
+    world = World("a", "b")
+    world.answers = False
+    if state is State.CONNECTING:
+        world.fate["a"] = trio.sleep_forever
+    async with world.running():
+        await world.until("run a tap1")
+        await trio.sleep(0.1)
+        assert world.supervisor.status.state is state
+        world.supervisor.return_to_first()
+        await world.until("run a tap1", 2)
+        assert trio.current_time() < 1
+    assert world.notes.count("abandon a") == 1
+    assert "backhaul: down: a: trying again at once" in said()
+
+
 async def test_return_after(autojump_clock):
     world = World("a", "b", return_after=100.0)
     async with world.running():
