@@ -155,7 +155,7 @@ class DataPlane:
                 header = None
                 try:
                     if size == before and trains is not None:
-                        header = trains.header_of(buffer)
+                        header = trains.header_of(buffer, size)
                     start = fast(buffer, size, now)
                     if not start:
                         self._slow(bytes(view[base : base + size]), now)

@@ -20,7 +20,7 @@ from translate.transport import CHECKSUM_AT
 VNET = struct.Struct("=BBHHHH")
 VNET_SIZE = VNET.size
 NEEDS_CSUM = 1
-_DATA_VALID = 2
+DATA_VALID = 2
 
 
 def parse_vnet(vnet: bytes) -> tuple[bool, int, int]:
@@ -59,7 +59,7 @@ def translate_vnet(
     """
     flags, gso_type, hdr_len, gso_size, csum_start, csum_offset = VNET.unpack(vnet)
     old, new, shift = (40, 20, -20) if to_v4 else (20, 40, 20)
-    if flags & ~(NEEDS_CSUM | _DATA_VALID):
+    if flags & ~(NEEDS_CSUM | DATA_VALID):
         return None
     if not flags & NEEDS_CSUM:
         return (bytes(VNET_SIZE), False, 0) if gso_type == GSO_NONE else None

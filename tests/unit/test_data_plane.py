@@ -527,7 +527,19 @@ CLIENT_UDP = IPv6(src=CLIENT6, dst=SERVER6, hlim=64) / UDP(sport=40000, dport=53
 STREAM = [bytes((n,)) * 500 for n in range(6)]
 
 
-async def crossing(kind: str, payloads: list[bytes], *, to_v4: bool, trains: bool, df: bool):
+def complete_frame(link: Wire, packet: Layers, payload: bytes, flags: int = 0) -> bytes:
+    """A frame as it comes from a network: its checksum is whole."""
+    return link.frame(packet / payload, vnet=struct.pack("=BBHHHH", flags, 0, 0, 0, 0, 0))
+
+
+def verified_frame(link: Wire, packet: Layers, payload: bytes) -> bytes:
+    """The same, of whose checksum the kernel says that it has been verified."""
+    return complete_frame(link, packet, payload, flags=2)
+
+
+async def crossing(
+    kind: str, payloads: list[bytes], *, to_v4: bool, trains: bool, df: bool, frame=partial_frame
+):
     """The rig after a stream of datagrams, the frames of the stream that came out."""
     async with running(kind, trains=trains) as rig:
         _, first = await rig.pass_on(CLIENT_UDP / b"first")
@@ -536,37 +548,91 @@ async def crossing(kind: str, payloads: list[bytes], *, to_v4: bool, trains: boo
             packet = IP(src=SERVER4, dst=POOL4, flags="DF" if df else 0) / UDP(
                 sport=53, dport=first[UDP].sport
             )
-        frames = [partial_frame(rig.wire, packet, payload) for payload in payloads]
+        frames = [frame(rig.wire, packet, payload) for payload in payloads]
         return rig, await rig.exchange(*frames), await rig.exchange(rig.wire.frame(udp6()))
+
+
+def many(size: int, count: int) -> list[bytes]:
+    return [bytes((n + 1,)) * size for n in range(count)]
 
 
 @pytest.mark.parametrize("kind", [TAP_VNET, TUN_VNET])
 @pytest.mark.parametrize(("to_v4", "df"), [(True, False), (False, False), (False, True)])
 @pytest.mark.parametrize(
-    ("payloads", "frames"),
+    ("frame", "payloads", "frames"),
     [
-        (STREAM, 2),  # the first one alone, the others together
-        ([*STREAM, b"short"], 3),
-        ([*STREAM[:3], b"other size", *STREAM[3:]], 5),
-        ([bytes((n,)) * 1400 for n in range(5)], 2),
-        ([bytes((n,)) * 10 for n in range(65)], 2),
-        ([bytes((n,)) * 10 for n in range(66)], 3),  # 1 + 64 + 1
-        ([b""] * 3, 3),
+        (partial_frame, STREAM, 2),  # the first one alone, the others together
+        (partial_frame, [*STREAM, b"short"], 3),
+        (partial_frame, [*STREAM[:3], b"other size", *STREAM[3:]], 5),
+        (partial_frame, many(1400, 5), 2),
+        (partial_frame, many(10, 65), 2),
+        (partial_frame, many(10, 66), 3),  # 1 + 64 + 1
+        (partial_frame, [b""] * 3, 3),
+        (complete_frame, many(26, 6), 2),
+        (complete_frame, many(25, 6), 2),
+        (complete_frame, many(256, 66), 3),
+        (complete_frame, many(257, 6), 6),  # longer than it takes to send them
+        (verified_frame, STREAM, 2),
+        (verified_frame, many(7, 66), 3),
     ],
-    ids=["one train", "a rest", "interrupted", "large", "64", "more than 64", "empty"],
+    ids=[
+        *("one train", "a rest", "interrupted", "large", "64", "more than 64", "empty"),
+        *("complete", "complete odd", "complete largest", "complete long"),
+        *("verified", "verified more than 64"),
+    ],
 )
-async def test_trains_are_the_datagrams_that_came(kind, to_v4, df, payloads, frames):
+async def test_trains_are_the_datagrams_that_came(kind, to_v4, df, frame, payloads, frames):
     if not to_v4 and not df and len(payloads[0]) > 1252:
         payloads = [payload[:1200] for payload in payloads]  # larger ones would be fragmented
     # The oracle is the same stream without trains.
-    _, plain, after_plain = await crossing(kind, payloads, to_v4=to_v4, trains=False, df=df)
-    rig, joined, after = await crossing(kind, payloads, to_v4=to_v4, trains=True, df=df)
+    wanted = {"to_v4": to_v4, "df": df, "frame": frame}
+    _, plain, after_plain = await crossing(kind, payloads, trains=False, **wanted)
+    rig, joined, after = await crossing(kind, payloads, trains=True, **wanted)
     assert len(joined) == frames
     assert datagrams(rig, joined) == datagrams(rig, plain)
     # The identifications go on where they would have.
     assert after == after_plain
     assert rig.counters.fast_packets == len(payloads) + 1
     assert (rig.counters.in_packets, rig.counters.bugs) == (len(payloads) + 2, 0)
+
+
+@pytest.mark.parametrize("to_v4", [True, False])
+@pytest.mark.parametrize("wrong", [0, 1, 3, 5])
+@pytest.mark.parametrize("harm", [1, -1, 0], ids=["checksum", "payload", "no checksum"])
+async def test_a_datagram_with_a_wrong_checksum_joins_no_train(to_v4, wrong, harm):
+    """It leaves as wrong as it came: nothing of ours may make it right (RFC 7915 §4.1)."""
+    payloads = many(26, 6)
+
+    def frame(link: Wire, packet: Layers, payload: bytes) -> bytes:
+        whole = bytearray(complete_frame(link, packet, payload))
+        at = len(whole) - len(payload)
+        if payload == payloads[wrong]:
+            if harm:
+                whole[at - harm] ^= 0x20
+            else:
+                # Such that the sum would be right without one.
+                whole[-2:] = bytes(2)
+                rest = bytes(whole[at:])
+                checksum = complete_frame(link, packet, rest)[at - 2 : at]
+                whole[at - 2 :] = bytes(2) + rest[:-2] + checksum
+        return bytes(whole)
+
+    wanted = {"to_v4": to_v4, "df": True, "frame": frame}
+    _, plain, _ = await crossing(TAP_VNET, payloads, trains=False, **wanted)
+    rig, joined, _ = await crossing(TAP_VNET, payloads, trains=True, **wanted)
+    assert datagrams(rig, joined) == datagrams(rig, plain)
+    # The first one, what is in front of the wrong one, this one, and what is behind it. Without
+    # a checksum it may be discarded.
+    assert len(joined) == {0: 2, 1: 3, 3: 4, 5: 3}[wrong] - (6 - len(plain))
+
+
+@pytest.mark.parametrize("frame", [partial_frame, complete_frame])
+async def test_a_datagram_shorter_than_its_packet_joins_no_train(frame):
+    async with running(trains=True) as rig:
+        await rig.pass_on(udp6())
+        packet = IPv6(src=CLIENT6, dst=SERVER6, hlim=64) / UDP(sport=40000, dport=53, len=20)
+        stream = [frame(rig.wire, packet, payload) for payload in many(26, 6)]
+        assert len(await rig.exchange(*stream)) == 6
 
 
 async def test_a_train_waits_for_nothing_and_keeps_the_order():
@@ -576,13 +642,6 @@ async def test_a_train_waits_for_nothing_and_keeps_the_order():
         other = rig.wire.frame(udp6(b"between"))
         out = datagrams(rig, await rig.exchange(*stream[:4], other, *stream[4:]))
         assert [packet[28:] for packet in out] == [*STREAM[:4], b"between", *STREAM[4:]]
-
-
-async def test_frames_with_whole_checksums_are_not_joined():
-    # One of them may be wrong, and would come out right.
-    async with running(trains=True) as rig:
-        await rig.pass_on(udp6())
-        assert len(await rig.exchange(*[rig.wire.frame(udp6(b"same"))] * 6)) == 6
 
 
 async def test_flows_are_not_mixed():
