@@ -244,7 +244,7 @@ class DatagramTrains:
             counters[ident] = counters[ident] + self.count - 1 & 0xFFFF
 
 
-def _sum(data: bytes) -> int:
+def _sum(data: bytes | bytearray) -> int:
     """Congruent modulo 0xffff to the one's complement sum of `data`."""
     return int.from_bytes(data, "big") << (len(data) & 1) * 8
 
