@@ -38,7 +38,8 @@ def find_obstacles(config: Config, tap: str, l3_device: str) -> list[str]:
             l3_device,
             config.pool_networks,
             config.masquerades,
-            config.limits.sessions,
+            # The default is no promise of ours that the host has to be made ready for.
+            config.limits.sessions if "sessions" in config.limits.model_fields_set else 0,
             prefixes=config.prefix,
             backhaul=bool(config.backhaul.to),
         )

@@ -61,7 +61,8 @@ def obstacles(
     """One line for each thing that would drop the gateway's traffic: what, why, remedy.
 
     `tap`: the gateway's device; `l3`: that, or the bridge it is a port of. `sessions_limit`:
-    configuration key limits.sessions. `prefixes`: pool6, makes the firewall check more exact.
+    configuration key limits.sessions, 0 where it is the default. `prefixes`: pool6, makes the
+    firewall check more exact.
     `backhaul`: IPv4 leaves through a tap that comes later, and not through the host's own uplinks.
     What cannot be read is a line too. Raises OSError only when the kernel answers no question
     about routes.
