@@ -24,7 +24,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Final
 
-from gateway.host import firewall, ruleset
+from gateway.host import firewall, legacy_ruleset, nft_ruleset, ruleset
 from gateway.route_query import RT_TABLE_LOCAL, RT_TABLE_MAIN, RTN_UNICAST, RouteInfo, RouteQuery
 
 # Any address of the internet will do for a question about routes; no packet is sent to it.
@@ -107,12 +107,12 @@ def _firewall(
     lines = []
     tables: list[ruleset.Table] = []
     try:
-        tables += ruleset.read_nft()
+        tables += nft_ruleset.read_nft()
     except ruleset.RulesetError as error:
         lines.append(f"firewall: {error}")
     for family in ("ip", "ip6"):
         try:
-            table = ruleset.read_legacy(family)
+            table = legacy_ruleset.read_legacy(family)
         except ruleset.RulesetError as error:
             lines.append(f"firewall: {error}")
         else:

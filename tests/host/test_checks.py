@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
-from gateway.host import checks, firewall, ruleset
+from gateway.host import checks, firewall, legacy_ruleset, nft_ruleset, ruleset
 from gateway.host.checks import obstacles
 
 POOL = IPv4Network("192.0.0.6/32")
@@ -402,7 +402,7 @@ COMMIT
 
 
 def test_the_words_of_iptables_save() -> None:
-    table = ruleset.parse_legacy("ip", LEGACY)
+    table = legacy_ruleset.parse_legacy("ip", LEGACY)
     assert table.chains["FORWARD"].drops
     assert table.chains["FORWARD"].hook == ruleset.HOOK_FORWARD
     assert table.chains["CHECK"].hook is None
@@ -432,7 +432,7 @@ def inverted(step: ruleset.Step) -> bool:
 
 
 def test_intervals_of_a_set() -> None:
-    join = ruleset.join_interval_points
+    join = nft_ruleset.join_interval_points
     assert join([(b"\x05", False, None)]) == [ruleset.Element(b"\x05", b"\x05")]
     points = [(b"\x09", True, None), (b"\x05", False, None), (b"\x00", True, None)]
     assert join(points) == [ruleset.Element(b"\x05", b"\x08")]
@@ -460,7 +460,7 @@ def test_what_cannot_be_read_is_said(host, monkeypatch: pytest.MonkeyPatch) -> N
     def denied(**_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(ruleset, "NFTables", denied)
+    monkeypatch.setattr(nft_ruleset, "NFTables", denied)
     (line,) = found()
     assert line.startswith("firewall: the nftables rules cannot be read")
 
