@@ -13,25 +13,32 @@ import argparse
 import difflib
 import logging
 import sys
-import tomllib
 from collections.abc import Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
 
 from gateway import log
 from gateway.backhaul import link_options
+from gateway.cli_keys import (
+    EXIT_CONFIG,
+    AppendToKey,
+    Parser,
+    SetAny,
+    SetKey,
+    SetTrue,
+    SetValue,
+)
 from gateway.config import ConfigError
 from gateway.options import Options
 
 EXIT_HOST = 1
-EXIT_CONFIG = 78
 
 _DESCRIPTION = """\
-A stateful NAT64 (RFC 6146) on a tap device: IPv6-only clients reach the IPv4 internet through
-one IPv6 prefix. Needs root, or CAP_NET_ADMIN, on a Linux host with IPv6 and IPv4. What it
-changes on the host is undone when it stops.
+A NAT64 on a tap device: IPv6-only clients reach the IPv4 internet through one IPv6 prefix, by
+way of this host's IPv4 or of a dual-stack peer's (--backhaul). Also stateless (--mode siit), and
+as a CLAT, which gives this host IPv4 through somebody else's NAT64 (--mode clat). Needs root, or
+CAP_NET_ADMIN, on Linux. What it changes on the host is undone when it stops.
 """
 _EPILOG = """\
 Every key of the configuration can be given with --set; conf/gateway.toml explains them all.
@@ -54,113 +61,9 @@ packets. Ends with a report of discards by reason.
 _log = logging.getLogger("gateway")
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse with our way of telling mistakes: one line, exit status 78."""
-
-    # Where its flags store keys. A sub-command needs its own place: argparse would let what
-    # it stored replace what stood before the command.
-    overrides_in = "overrides"
-
-    def flags(self) -> list[str]:
-        """Every flag, those of sub-commands included."""
-        flags: list[str] = []
-        for action in self._actions:
-            flags.extend(action.option_strings)
-            if isinstance(action, argparse._SubParsersAction):
-                for command in action.choices.values():
-                    flags.extend(command.flags())
-        return flags
-
-    def error(self, message: str) -> NoReturn:
-        _log.error("%s; %s --help shows what is right", message, self.prog)
-        raise SystemExit(EXIT_CONFIG)
-
-
-class _SetKey(argparse.Action):
-    """Stores the flag's value under configuration key `dest`, with the keys of other flags."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        assert isinstance(parser, _Parser)
-        overrides = getattr(namespace, parser.overrides_in, {})
-        self.store(parser, overrides, str(values), option_string or "")
-        setattr(namespace, parser.overrides_in, overrides)
-
-    def store(
-        self, parser: argparse.ArgumentParser, overrides: dict[str, Any], text: str, flag: str
-    ) -> None:
-        overrides[self.dest] = text
-
-
-class _AppendToKey(_SetKey):
-    """The same for a list: the flag can be repeated."""
-
-    def store(
-        self, parser: argparse.ArgumentParser, overrides: dict[str, Any], text: str, flag: str
-    ) -> None:
-        known = overrides.get(self.dest, [])
-        overrides[self.dest] = [*(known if isinstance(known, list) else [known]), text]
-
-
-class _SetValue(_SetKey):
-    """The same for a number or a keyword: the text is read as TOML."""
-
-    def store(
-        self, parser: argparse.ArgumentParser, overrides: dict[str, Any], text: str, flag: str
-    ) -> None:
-        overrides[self.dest] = parse_value(text)
-
-
-class _SetTrue(_SetKey):
-    """The same for a switch: the flag stands alone."""
-
-    def store(
-        self, parser: argparse.ArgumentParser, overrides: dict[str, Any], text: str, flag: str
-    ) -> None:
-        overrides[self.dest] = True
-
-
-class _SetAny(_SetKey):
-    """`--set KEY=VALUE`; an inline table sets each of its keys."""
-
-    def store(
-        self, parser: argparse.ArgumentParser, overrides: dict[str, Any], text: str, flag: str
-    ) -> None:
-        key, equals, value = text.partition("=")
-        key = key.strip()
-        if not (equals and all(key.split("."))):
-            parser.error(f"{flag} {text}: KEY=VALUE is right, e.g. timeouts.udp_default=60")
-        overrides.update(_flatten(key, parse_value(value)))
-
-
-def _flatten(key: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict) or not value:
-        return {key: value}
-    flat: dict[str, Any] = {}
-    for name, item in value.items():
-        flat.update(_flatten(f"{key}.{name}", item))
-    return flat
-
-
-def parse_value(text: str) -> Any:
-    """The text as a TOML value; what is none is the string itself, as shells eat quotes."""
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text.strip()
-    if parsed.keys() != {"value"}:
-        return text
-    return parsed["value"]
-
-
-def build_parser() -> _Parser:
+def build_parser() -> Parser:
     """The parser of the whole command line."""
-    parser = _Parser(
+    parser = Parser(
         prog="gateway",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -188,7 +91,7 @@ def build_parser() -> _Parser:
         help="print what radvd or systemd-networkd need to advertise the same, exit",
     )
     commands = parser.add_subparsers(
-        dest="command", metavar="COMMAND", title="commands", parser_class=_Parser
+        dest="command", metavar="COMMAND", title="commands", parser_class=Parser
     )
     undo = commands.add_parser(
         "undo",
@@ -201,7 +104,7 @@ def build_parser() -> _Parser:
     _add_common(undo)
     undo.add_argument(
         "--tap",
-        action=_SetKey,
+        action=SetKey,
         metavar="NAME",
         default=argparse.SUPPRESS,
         help="only for this device (default: for all)",
@@ -211,7 +114,7 @@ def build_parser() -> _Parser:
     return parser
 
 
-def _add_link(commands: argparse._SubParsersAction[_Parser]) -> None:
+def _add_link(commands: argparse._SubParsersAction[Parser]) -> None:
     link_options.add_flags(
         commands.add_parser(
             "link",
@@ -224,7 +127,7 @@ def _add_link(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
 
 
-def _add_translate(commands: argparse._SubParsersAction[_Parser]) -> None:
+def _add_translate(commands: argparse._SubParsersAction[Parser]) -> None:
     translate = commands.add_parser(
         "translate",
         help="translate a capture file; needs no root",
@@ -262,14 +165,14 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--set",
-        action=_SetAny,
+        action=SetAny,
         metavar="KEY=VALUE",
         default=argparse.SUPPRESS,
         help="any key of the configuration, e.g. timeouts.udp_default=60; repeatable",
     )
     parser.add_argument(
         "--log-level",
-        action=_SetKey,
+        action=SetKey,
         metavar="LEVEL",
         default=argparse.SUPPRESS,
         help="debug, info, warning or error (default: info)",
@@ -279,7 +182,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 def _add_key(
     group: argparse._ArgumentGroup,
     flag: str,
-    action: type[_SetKey],
+    action: type[SetKey],
     metavar: str,
     text: str,
     *,
@@ -292,13 +195,13 @@ def _add_key(
 
 def _add_keys(group: argparse._ArgumentGroup) -> None:
     add = partial(_add_key, group)
-    add("--tap", _SetKey, "NAME", "name of the device (default: the first free tap0, tap1, ...)")
-    add("--device", _SetKey, "tap|tun", "kind of the device (default: tap)")
+    add("--tap", SetKey, "NAME", "name of the device (default: the first free tap0, tap1, ...)")
+    add("--device", SetKey, "tap|tun", "kind of the device (default: tap)")
     _add_translation_keys(group)
     _add_backhaul_keys(group)
     add(
         "--advertise",
-        _AppendToKey,
+        AppendToKey,
         "IFACE",
         "send router advertisements on this interface of the LAN: NAT64 prefix, route, DNS "
         "server; repeatable",
@@ -306,7 +209,7 @@ def _add_keys(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--dns64",
-        action=_SetTrue,
+        action=SetTrue,
         nargs=0,
         default=argparse.SUPPRESS,
         help="answer DNS queries of clients, with addresses in the prefix for IPv4-only servers",
@@ -319,7 +222,7 @@ def _add_backhaul_keys(group: argparse._ArgumentGroup) -> None:
     add = partial(_add_key, group)
     add(
         "--backhaul",
-        _AppendToKey,
+        AppendToKey,
         "DESTINATION",
         "carry IPv4 to a dual-stack peer: an ssh destination such as root@peer.example, or "
         "exec:COMMAND, tcp://[HOST]:PORT, listen:[ADDR:]PORT, unix:PATH; repeatable, the next "
@@ -328,7 +231,7 @@ def _add_backhaul_keys(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--backhaul-carries",
-        _SetKey,
+        SetKey,
         "ipv4|ipv6",
         "what goes to the peer: translated packets (default: ipv4), or the clients' own, for a "
         "peer that translates",
@@ -341,55 +244,55 @@ def _add_translation_keys(group: argparse._ArgumentGroup) -> None:
     add = partial(_add_key, group)
     add(
         "--mode",
-        _SetKey,
+        SetKey,
         "nat64|siit|clat",
         "share IPv4 addresses (default), translate address by address, or give this host IPv4 "
         "through somebody else's NAT64",
     )
     add(
         "--map",
-        _SetKey,
+        SetKey,
         "FILE",
         "with --mode siit: explicit address mappings, an IPv4 and an IPv6 prefix a line",
         dest="siit.map",
     )
     add(
         "--prefix",
-        _AppendToKey,
+        AppendToKey,
         "PREFIX",
         "IPv6 prefix that the IPv4 internet appears in, of length 32, 40, 48, 56, 64 or 96; "
         "repeatable (default: fec0:0:0:ffff::/64)",
     )
     add(
         "--pool4",
-        _AppendToKey,
+        AppendToKey,
         "RANGE",
         'routed IPv4 addresses for clients, e.g. 198.51.100.8/29 or "198.51.100.8/29 tcp '
         "1024-65535\"; repeatable (default: the host's own address, by masquerade)",
     )
     add(
         "--allow",
-        _AppendToKey,
+        AppendToKey,
         "PREFIX",
         "IPv6 prefix of clients to serve, and nobody else; repeatable (default: everyone to "
         "whom the host has a route that is no default route)",
     )
     add(
         "--deny4",
-        _AppendToKey,
+        AppendToKey,
         "PREFIX",
         "IPv4 destinations to refuse besides loopback, multicast and the like; repeatable",
     )
     add(
         "--layout",
-        _SetKey,
+        SetKey,
         "auto|trailing|rfc6052",
         "where the IPv4 address stands in addresses that the gateway makes (default: auto)",
     )
-    add("--mtu", _SetValue, "N", "MTU of the device in bytes (default: 1500)")
+    add("--mtu", SetValue, "N", "MTU of the device in bytes (default: 1500)")
     add(
         "--mss-clamp",
-        _SetValue,
+        SetValue,
         "auto|off|N",
         "limit of the MSS in TCP SYNs, in bytes (default: auto, what the routes carry)",
     )
@@ -402,7 +305,7 @@ def _version() -> str:
         return "not installed, run from its source"
 
 
-def _refuse_unknown_flags(parser: _Parser, arguments: Sequence[str]) -> None:
+def _refuse_unknown_flags(parser: Parser, arguments: Sequence[str]) -> None:
     """Before argparse takes the value of a misspelt flag for a misspelt command."""
     known = parser.flags()
     for argument in arguments:
@@ -437,7 +340,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
     )
 
 
-def _read_link(parser: _Parser, found: argparse.Namespace) -> link_options.LinkOptions | None:
+def _read_link(parser: Parser, found: argparse.Namespace) -> link_options.LinkOptions | None:
     if found.command != "link":
         return None
     try:

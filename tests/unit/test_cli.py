@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway import cli
-from gateway.cli import main, parse_options, parse_value
+from gateway import cli, cli_keys
+from gateway.cli import main, parse_options
+from gateway.cli_keys import parse_value
 from gateway.config import ConfigError, all_keys, load
 from gateway.host.plan import HostError
 from gateway.options import Options
@@ -227,7 +228,7 @@ def test_help_names_every_flag(capsys):
 
 def test_flags_are_keys():
     parser = cli.build_parser()
-    keys = {action.dest for action in parser._actions if isinstance(action, cli._SetKey)}
+    keys = {action.dest for action in parser._actions if isinstance(action, cli_keys.SetKey)}
     assert keys - {"set"} <= set(all_keys())
 
 
