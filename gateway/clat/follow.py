@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv6Address, IPv6Network
@@ -37,10 +37,12 @@ _log = logging.getLogger("gateway")
 LOOK_EVERY = 30.0  # seconds
 SETTLE = 0.1  # seconds between looks: events come in bursts
 RETRY = 5.0  # seconds after the host refused
+PROBE_AGAIN = 60.0  # seconds after every address was somebody else's
 LISTEN_AGAIN = 1.0  # seconds after the listening socket failed
 
 InThread = Callable[..., Awaitable[Any]]
 Hear = Callable[[IPv6Address, RouterAdvertisement], None]
+Probe = Callable[[Uplink, Sequence[IPv6Address]], Awaitable[set[IPv6Address]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class World:
     `look(network)`: one look at the host, the /64 in use being `network`. It and the methods of
     `host` are called by `in_thread`. `listen(uplink, heard)`: tells `heard` of advertisements
     until cancelled.
+    `probe`: those of addresses that somebody else on the uplink has. Raises HostError.
     `translate`: the translator's part, None while there is none.
     """
 
@@ -57,8 +60,9 @@ class World:
     host: HostSide
     listen: Callable[[Uplink, Hear], Awaitable[None]]
     ask: Ask
+    probe: Probe
     translate: Callable[[Wanted | None], None]
-    decide: Callable[[Situation, Plat | None], Decision]
+    decide: Callable[[Situation, Plat | None, frozenset[IPv6Address]], Decision]
     in_thread: InThread = trio.to_thread.run_sync
 
 
@@ -74,6 +78,9 @@ class Follower:
         self._uplink: Uplink | None = None
         self._learning: trio.CancelScope | None = None
         self._not_before = -math.inf
+        self._free: set[IPv6Address] = set()
+        self._taken: set[IPv6Address] = set()
+        self._probe_again = -math.inf
 
     def wake(self) -> None:
         """Something has changed; costs next to nothing."""
@@ -131,7 +138,35 @@ class Follower:
         plat = self._sources.current(trio.current_time())
         if plat is None or plat.source == "dns":
             self._pulse()  # the DNS may be wanted again
-        await self._become(self._world.decide(situation, plat))
+        await self._become(await self._claim(situation, plat))
+
+    async def _claim(self, situation: Situation, plat: Plat | None) -> Decision:
+        """What shall be, with addresses that nobody else has (RFC 4862 §5.4).
+
+        An address is asked for again when it was given up meanwhile.
+        """
+        if isinstance(self.state, Idle) and trio.current_time() >= self._probe_again:
+            self._taken.clear()
+        while True:
+            decision = self._world.decide(situation, plat, frozenset(self._taken))
+            if isinstance(decision, Idle):
+                self._free.clear()
+                return decision
+            unknown = [address for _, address in decision.hosts if address not in self._free]
+            if not unknown or trio.current_time() < self._not_before:
+                return decision
+            try:
+                taken = await self._world.probe(decision.uplink, unknown)
+            except HostError as error:
+                self._not_before = trio.current_time() + RETRY
+                return Idle("failed", str(error))
+            self._free.update(set(unknown) - taken)
+            self._taken |= taken
+            if taken:
+                self._probe_again = trio.current_time() + PROBE_AGAIN
+            for address in sorted(taken):
+                name = decision.uplink.name
+                _log.warning("clat: somebody else on %s has %s: not taken", name, address)
 
     # -- learning the prefix --------------------------------------------------------------------
 
@@ -143,6 +178,8 @@ class Follower:
             self._learning.cancel()
             self._learning = None
         self._sources.forget()
+        self._free.clear()
+        self._taken.clear()
         if uplink is not None:
             self._learning = trio.CancelScope()
             nursery.start_soon(self._learn, uplink, self._learning)
@@ -210,6 +247,7 @@ class Follower:
             self._not_before = trio.current_time() + RETRY
             await self._world.in_thread(host.take_down)
             self._world.translate(None)
+            self._free.clear()
             self._say(Idle("failed", str(error)))
         else:
             self._say(wanted)

@@ -21,6 +21,7 @@ import trio
 from gateway import config as configuration
 from gateway import log, memory
 from gateway.clat import identity
+from gateway.clat.claim import find_taken
 from gateway.clat.dns_discovery import ask_resolvers
 from gateway.clat.follow import Follower, Hear, World
 from gateway.clat.host_side import LinuxHost, problems_of_host
@@ -166,9 +167,12 @@ class ClatService:
             host=LinuxHost(journal, device, index, mac, clat.metric, clat.lan),
             listen=_listen,
             ask=partial(ask_resolvers, clat.resolvers),
+            probe=find_taken,
             translate=self._translate,
-            decide=partial(
-                decide,
+            decide=lambda situation, plat, taken: decide(
+                situation,
+                plat,
+                taken=taken,
                 hosts=clat.hosts,
                 address=clat.address,
                 bits=partial(identity.bits_for, identity.host_key()),

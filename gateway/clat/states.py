@@ -10,7 +10,7 @@ service compares that with what is, and makes the one from the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
@@ -22,6 +22,8 @@ LOCAL4 = IPv4Address("192.0.0.1")
 # RFC 7915 §4: an IPv6 header is 20 bytes longer than an IPv4 header without options.
 HEADER_GROWTH = 20
 LEAST_MTU6 = 1280
+# RFC 7217 §5: another address is made so many times when somebody has the one before.
+IDGEN_RETRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +86,13 @@ def decide(
     address: IPv6Address | None,
     bits: Callable[[IPv6Network, bytes, IPv4Address], int],
     mtu: int,
+    taken: Container[IPv6Address] = (),
 ) -> Decision:
     """What shall be.
 
     `hosts`: IPv4 addresses of the LAN that get an IPv6 address each. `address`: the CLAT's own,
     None to make one. `bits(network, interface, local4)`: 48 bits for an address. `mtu`: of the
-    tap, in bytes of packet.
+    tap, in bytes of packet. `taken`: addresses that somebody else on the uplink has.
     """
     uplink = situation.uplink
     if uplink is None:
@@ -100,11 +103,21 @@ def decide(
         return Idle("down", f"{uplink.name} has no global IPv6 address")
     if plat is None:
         return Idle("down", f"no NAT64 prefix is known on {uplink.name}")
+    if address is not None and address in taken:
+        return Idle("down", f"somebody else on {uplink.name} has {address}: set clat.address")
     wanted = [] if address is not None else [LOCAL4]
     pairs = [] if address is None else [(LOCAL4, address)]
     for local4 in [*wanted, *hosts]:
         assert uplink.network is not None
-        drawn = bits(uplink.network, uplink.mac or uplink.name.encode(), local4)
-        pairs.append((local4, clat_address(uplink.network, plat.prefix, local4, drawn)))
+        for attempt in range(IDGEN_RETRIES + 1):
+            interface = uplink.mac or uplink.name.encode()
+            interface += b" %d" % attempt if attempt else b""
+            drawn = bits(uplink.network, interface, local4)
+            made = clat_address(uplink.network, plat.prefix, local4, drawn)
+            if made not in taken:
+                pairs.append((local4, made))
+                break
+        else:
+            return Idle("down", f"others on {uplink.name} have every address made for {local4}")
     mtu4 = max(min(uplink.mtu, mtu), LEAST_MTU6) - HEADER_GROWTH
     return Wanted(uplink, plat, tuple(pairs), mtu4)

@@ -257,6 +257,25 @@ def test_the_address_is_defended(lab: Lab, start_gateway: StartGateway) -> None:
     )
 
 
+def test_an_address_that_somebody_has_is_not_taken(lab: Lab, start_gateway: StartGateway) -> None:
+    topology = network(lab)
+    plat = start_gateway(topology.gateway, "--prefix", PLAT, name="plat")
+    plat.wait_for("ready")
+    clat = start_gateway(topology.client, *CLAT, "--prefix", PLAT, name="clat")
+    clat.wait_for(UP)
+    first = own_address(clat.log())
+    clat.stop_cleanly()
+    topology.gateway.ip("addr", "add", f"{first}/128", "dev", "v6", "nodad")
+    clat.start()
+    clat.wait_for(f"clat: somebody else on v6 has {first}: not taken")
+    clat.wait_for(UP)
+    second = own_address(clat.log())
+    assert second != first
+    assert is_neutral(second, IPv6Network(PLAT), IPv4Address("192.0.0.1"))
+    assert proxies(topology.client) == [second]
+    topology.client.run("ping", "-n", "-c", "1", "-W", "3", SERVER4)
+
+
 def test_a_reload_keeps_it_up_and_a_deleted_device_ends_it(
     lab: Lab, start_gateway: StartGateway
 ) -> None:

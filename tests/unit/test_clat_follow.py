@@ -44,6 +44,8 @@ class Net:
         self.asked = []
         self.listening = []
         self.heard = no_one
+        self.owners = []
+        self.probed = []
 
     def look(self, network):
         if self.looks_refused:
@@ -82,6 +84,11 @@ class Net:
             raise NoAnswer("no resolver")
         return self.answers
 
+    async def probe(self, uplink, addresses):
+        self.probed.append(list(addresses))
+        await trio.sleep(0.1)
+        return {address for address in addresses if self.owners and self.owners.pop()}
+
     def advertise(self, prefix, lifetime):
         self.heard(ROUTER, RouterAdvertisement(pref64=(Pref64(prefix, lifetime),)))
 
@@ -98,14 +105,22 @@ async def directly(function, *arguments):
 
 
 @asynccontextmanager
-async def following(net, given=None, sources="auto"):
+async def following(net, given=None, sources="auto", address=None):
     world = World(
         look=net.look,
         host=net,
         listen=net.listen,
         ask=net.ask,
         translate=net.translate,
-        decide=partial(decide, hosts=(), address=None, bits=partial(bits_for, b"k"), mtu=1500),
+        probe=net.probe,
+        decide=lambda situation, plat, taken: decide(
+            *(situation, plat),
+            hosts=(),
+            address=address,
+            bits=partial(bits_for, b"k"),
+            mtu=1500,
+            taken=taken,
+        ),
         in_thread=directly,
     )
     follower = Follower(world, PlatSources(given, sources))
@@ -329,3 +344,54 @@ async def test_only_what_is_configured_is_asked(sources, listens, asks, autojump
         await settle()
         assert bool(net.listening) == listens
         assert bool(net.asked) == asks
+
+
+async def test_rfc4862_section_5_4_an_address_that_somebody_has_is_not_taken(autojump_clock):
+    net = Net()
+    net.owners = [True]
+    async with following(net, P) as follower:
+        (first,), (second,) = net.probed
+        assert first != second
+        assert follower.state.address6 == second
+        assert net.did() == [f"translate {P}", f"host up {P} eth0"]
+        await trio.sleep(1000)
+        assert len(net.probed) == 2, "what we have is ours"
+        assert follower.state.address6 == second
+
+
+async def test_an_address_that_was_given_up_is_asked_for_again(autojump_clock):
+    net = Net()
+    async with following(net, P) as follower:
+        for away in (Situation(ETH0, "eth9"), Situation(None)):
+            asked = len(net.probed)
+            net.situation = away
+            follower.wake()
+            await settle()
+            net.situation = Situation(ETH0)
+            follower.wake()
+            await settle()
+            assert len(net.probed) == asked + 1
+            assert isinstance(follower.state, Wanted)
+
+
+async def test_when_all_are_taken_it_is_down_and_asks_again(autojump_clock):
+    net = Net()
+    net.owners = [True] * 4
+    async with following(net, P) as follower:
+        assert follower.state == Idle(
+            "down", "others on eth0 have every address made for 192.0.0.1"
+        )
+        await trio.sleep(50)
+        assert len(net.probed) == 4
+        await trio.sleep(60)
+        assert isinstance(follower.state, Wanted)
+        assert follower.state.address6 == net.probed[0][0]
+
+
+async def test_a_given_address_that_somebody_has_is_not_replaced_by_another(autojump_clock):
+    net, given = Net(), IPv6Address("fd00:1::64")
+    net.owners = [True]
+    async with following(net, P, address=given) as follower:
+        assert isinstance(follower.state, Idle)
+        assert str(given) in follower.state.why
+        assert net.did() == []
