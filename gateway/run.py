@@ -100,12 +100,25 @@ def _dry_run(config: Config) -> int:
     for line in plan_host(_wish(config, tap), dry_run=True).describe():
         sys.stdout.write(f"{line}\n")
     if config.backhaul.to:
-        sys.stdout.write("create a tap for the backhaul, and give it an address\n")
+        problems += _describe_backhaul(config, tap)
     if config.mode == "clat":
         sys.stdout.write(f"while there is IPv6 and a NAT64: make {tap} this host's way to IPv4\n")
     for line in problems:
         _log.error("%s", line)
     return 1 if problems else 0
+
+
+def _describe_backhaul(config: Config, tap: str) -> list[str]:
+    """Prints what would be done for the backhaul; what stands in the way of it."""
+    from gateway.backhaul.link import LinkFailed
+    from gateway.backhaul.trial import describe_backhaul
+
+    try:
+        for line in trio.run(describe_backhaul, config, tap):
+            sys.stdout.write(f"{line}\n")
+    except LinkFailed as failure:
+        return [f"backhaul: {failure}"]
+    return []
 
 
 def _check(config: Config) -> int:

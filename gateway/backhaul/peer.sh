@@ -27,13 +27,14 @@
 # there is no moment without one when the tap vanishes under the better route.
 #
 # What is known of each tag lies in $base/TAG; a process is named by number and start time,
-# so that a number used again is nobody. Changes of that folder are made under $base/lock.
+# so that a number used again is nobody. Changes of that folder are made under $base/lock. Where it
+# is full, nothing is begun; what is known already is written over in place, and has room for ever.
 
 # turn PATH NEW: writes a sysctl and remembers what it was, unless it is that already.
 turn() {
     get "$1" || return 0
     [ "$value" != "$2" ] || return 0
-    echo "$1 $value" >>"$state/sysctl"
+    { echo "$1 $value" >>"$state/sysctl"; } 2>/dev/null || fail "cannot write $state: $full"
     write "$1" "$2" || fail "cannot write $2 to $1: is /proc/sys read-only here (a container)?"
 }
 
@@ -86,8 +87,8 @@ keep() {
         get "$state/beat"
         if [ "$value" != "$seen" ]; then
             quiet=0 seen=$value limit=$heartbeat
-            # Nothing is heard meanwhile; an iptables may wait for its lock, but not for ever.
-            [ "$value" != setup ] || limit=60
+            # Nothing is heard during the set-up; an iptables may wait for its lock, not for ever.
+            [ "$value" != - ] || limit=60
         else
             quiet=$((quiet + 1))
             [ "$quiet" -lt "$limit" ] || break
@@ -106,12 +107,22 @@ keep() {
     unlock
 }
 
+# put FILE WORD...: one line, without giving back the room of the last one. read sees no further.
+put() {
+    file=$1
+    shift
+    { echo "$*" 1<>"$state/$file"; } 2>/dev/null
+}
+
+# Room for what masquerade() writes; what an adopted one has written is still true.
+put_kind() { [ -s "$state/kind" ] || put kind -; }
+
 start_keeper() {
-    echo setup >"$state/beat"
+    put beat -
     (keep) </dev/null >/dev/null 2>&1 &
     identify "$!"
     keeper=$id
-    echo "$keeper" >"$state/keeper"
+    put keeper "$keeper"
 }
 
 # masquerade: puts the rules in, whether or not they are there; fails with the reason in why.
@@ -120,7 +131,7 @@ masquerade() {
     kind=
     why=
     if command -v nft >/dev/null 2>&1; then
-        echo nft >"$state/kind"
+        put kind nft
         # Declared, deleted, declared: one transaction, whether it was there or not. The empty
         # chain lets kernels before 4.18 find the way back.
         said=$({
@@ -136,7 +147,7 @@ masquerade() {
     fi
     if [ -z "$kind" ] && command -v iptables >/dev/null 2>&1; then
         kind=ipt
-        echo ipt >"$state/kind"
+        put kind ipt
         for prefix in $(list "$pool"); do
             masquerade_rule -C "$tag" "$prefix" >/dev/null && continue
             said=$(masquerade_rule -A "$tag" "$prefix") || kind= why="$why iptables: $said"
@@ -145,7 +156,8 @@ masquerade() {
     [ -n "$kind" ]
 }
 
-# A firewall that is loaded anew flushes all rules, ours too; flows go on where they come back.
+# A firewall that is loaded anew flushes all rules, ours too. New flows need them, and old ones for
+# which nothing came meanwhile; what did come for the others was answered with a reset.
 mend() {
     case $kind in
         nft) nft list chain ip "$tag" out >/dev/null 2>&1 && return ;;
@@ -162,8 +174,8 @@ note() { notes="$notes${notes:+; }$*"; }
 forward4() {
     path=/proc/sys/net/ipv4/conf/$tap/forwarding
     if get "$path" && [ "$value" = 0 ]; then
+        put tapforward "$path" || fail "cannot write $state: $full"
         write "$path" 1 || fail "cannot write 1 to $path: is /proc/sys read-only (a container)?"
-        echo "$path" >"$state/tapforward"
     fi
     for device in $devices; do turn "/proc/sys/net/ipv4/conf/$device/forwarding" 1; done
 }
@@ -276,14 +288,17 @@ check_here() {
         [ -d "$folder" ] && [ -w "$folder" ] && break
         folder=
     done
+    full="is $folder full?"
     [ -n "$folder" ] || fail "neither /run nor /var/run can be written here"
 }
 
 begin() {
-    mkdir -p "$state" || fail "cannot make $state"
-    echo "$tap $remote $local $pool $clients6 $own $masquerade" >"$state/facts"
-    echo "$main" >"$state/main"
-    echo "$sshd" >"$state/sshd"
+    mkdir -p "$state" 2>/dev/null &&
+        put facts "$tap $remote $local $pool $clients6 $own $masquerade" &&
+        put main "$main" && put sshd "$sshd" && put keeper - && put beat - && put_kind || {
+        [ "$adopted" ] || rm -rf "$state"
+        fail "cannot write $state: $full"
+    }
     rm -f "$state/tapforward"
     begun=yes
     start_keeper
@@ -347,7 +362,7 @@ hold() {
         alive "$keeper" || start_keeper
         count=$((count + 1))
         [ $((count % 3)) -ne 0 ] || mend
-        echo "$count" >"$state/beat"
+        put beat "$count"
     done
     # Without a single heartbeat, nothing has ever flowed: there is nothing to keep.
     if [ "$count$adopted" = 0 ]; then finish; else undo_link "$state"; fi
@@ -378,7 +393,7 @@ main() {
     set_up
     unlock
     # From here on silence counts.
-    echo 0 >"$state/beat"
+    put beat 0
     printf 'READY %s %s %s %s%s\n' "$tap" "$mac" "$kind" "$hop" "${notes:+ $notes}"
     hold
 }

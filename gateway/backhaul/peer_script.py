@@ -118,6 +118,8 @@ _REMEDIES: tuple[tuple[str, str, Patience], ...] = (
     ("no ip command", "", Patience.LONG),
     ("neither /run", "", Patience.LONG),
     ("cannot masquerade", "install nftables there, or set backhaul.masquerade", Patience.LONG),
+    ("cannot write /run/", "make room there", Patience.LONG),
+    ("cannot write /var/run/", "make room there", Patience.LONG),
     ("cannot write", "turn forwarding on from outside the container", Patience.LONG),
     ("no /proc", "", Patience.LONG),
 )

@@ -6,7 +6,8 @@ option ssh takes the first value it meets, and the command line before the files
 
     1. what the link cannot do without: MUST, the tunnel
     2. the user's ssh_options
-    3. what is better than ssh's defaults: TIMES
+    3. what is better than ssh's defaults: times, only where the user has set none, in the files
+       either (`ssh -G` tells)
 
 `-o Tunnel=ethernet` stands before `-w`, which would otherwise set Tunnel to point-to-point,
 silently. Verbose messages tell apart what ssh's normal ones call by one name.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 # First value wins, so nothing in the user's files can take these away. Without a session of
 # our own (SessionType, RemoteCommand), stdin (StdinNull) and foreground there is no script, no
@@ -65,17 +66,35 @@ def link_command(
     options: Sequence[str] = (),
     heartbeat: float = 10.0,
     version: tuple[int, int] = (9, 0),
+    theirs: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """ssh with a tunnel of its own: local tap `device`, remote tap `remote_device` or any."""
+    """ssh with a tunnel of its own: local tap `device`, remote tap `remote_device` or any.
+
+    `theirs`: what the user has set, as read_settings() tells.
+    """
     remote = "any" if remote_device is None else str(remote_device)
     return [
         *("ssh", "-T", "-S", "none"),
         *_must(version),
         *("-o", "Tunnel=ethernet", "-w", f"{device}:{remote}"),
         *options,
-        *_times(heartbeat),
+        *_times(heartbeat, theirs or {}),
         *("--", destination, command),
     ]
+
+
+def settings_command(destination: str, options: Sequence[str] = ()) -> list[str]:
+    """ssh that prints what the user's options and files come to, without any of ours.
+
+    Debian's BatchMode, wherever it is set, would bring an interval that nobody has chosen.
+    """
+    return ["ssh", "-G", "-T", "-o", "BatchMode=no", *options, "--", destination]
+
+
+def read_settings(lines: Iterable[str]) -> dict[str, str]:
+    """What such an ssh has printed: the names are lower case, as ssh prints them."""
+    pairs = (line.strip().partition(" ") for line in lines)
+    return {name: value for name, _, value in pairs}
 
 
 def check_command(destination: str, control_path: str, options: Sequence[str] = ()) -> list[str]:
@@ -146,14 +165,15 @@ def _must(version: tuple[int, int]) -> list[str]:
     return [word for name, value in settings for word in ("-o", f"{name}={value}")]
 
 
-def _times(heartbeat: float) -> list[str]:
+def _times(heartbeat: float, theirs: Mapping[str, str]) -> list[str]:
     """Our end gives up about when the far end does, after one to four thirds of `heartbeat`.
 
-    Debian's BatchMode alone would mean ServerAliveInterval=300.
+    ssh asks three times unless told otherwise. Debian's BatchMode alone would mean
+    ServerAliveInterval=300. Nought and nothing look alike in what ssh tells.
     """
-    return [
-        *("-o", f"ConnectTimeout={CONNECT_TIMEOUT}"),
-        *("-o", f"ServerAliveInterval={max(1, math.ceil(heartbeat / 3))}"),
-        *("-o", "ServerAliveCountMax=3"),
-        *("-o", "Compression=no"),
-    ]
+    ours = []
+    if theirs.get("connecttimeout", "none") in {"none", "0"}:
+        ours += ["-o", f"ConnectTimeout={CONNECT_TIMEOUT}"]
+    if theirs.get("serveraliveinterval", "0") == "0":
+        ours += ["-o", f"ServerAliveInterval={max(1, math.ceil(heartbeat / 3))}"]
+    return ours

@@ -76,6 +76,7 @@ class SshLink(SessionLink):
             options=self._options,
             heartbeat=wish.heartbeat,
             version=await ssh_session.ssh_version(),
+            theirs=await ssh_session.user_settings(self._target, self._options, account),
         )
         await trio.to_thread.run_sync(end_former_ssh, tap)
         process = await ssh_session.start(argv, account)

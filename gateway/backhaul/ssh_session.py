@@ -29,7 +29,7 @@ import trio
 from gateway.backhaul import peer_script
 from gateway.backhaul.link import LinkFailed, Patience, PoolTaken, Ready
 from gateway.backhaul.peer_script import plain_text
-from gateway.backhaul.ssh_command import version_of
+from gateway.backhaul.ssh_command import read_settings, settings_command, version_of
 from gateway.backhaul.ssh_errors import explain
 
 _log = logging.getLogger("gateway")
@@ -38,9 +38,10 @@ MESSAGES = 400  # lines kept; a refused login at DEBUG1 takes about 100
 LONGEST_LINE = 65536  # bytes; a peer that sends more without an end of line is no script of ours
 LONGEST_MESSAGE = 500  # characters of a line that are kept
 
-# Seconds. Between a process's end and that of its messages; for an unfinished set-up and for
-# undoing, at a clean stop; between TERM and KILL.
+# Seconds. Between the end of a process and that of its messages; for ssh to tell what the user
+# has set; for an unfinished set-up and for undoing, at a clean stop; between TERM and KILL.
 LAST_WORDS = 0.5
+SETTINGS_WITHIN = 5.0
 UNTIL_READY = 2.0
 UNTIL_GONE = 4.0
 UNTIL_KILL = 0.5
@@ -129,6 +130,27 @@ async def ask(
     return status, words.decode(errors="replace").splitlines()
 
 
+async def user_settings(
+    destination: str, options: Sequence[str], account: Account | None
+) -> dict[str, str]:
+    """What the user's options and files set for a destination; {} where ssh does not tell.
+
+    Raises LinkFailed.
+    """
+    # `Match exec` runs commands, and CanonicalizeHostname asks the DNS.
+    argv = settings_command(destination, options)
+    process = await start(argv, account)
+    words = bytearray()
+    try:
+        with trio.move_on_after(SETTINGS_WITHIN):
+            assert process.stdout is not None
+            async for chunk in process.stdout:
+                words += chunk
+    finally:
+        await end_process(process, at_once=True)
+    return read_settings(words.decode(errors="replace").splitlines())
+
+
 async def ssh_version() -> tuple[int, int]:
     """OpenSSH's version here. Raises LinkFailed when there is no ssh."""
     _, words = await ask(["ssh", "-V"], None, 5.0)
@@ -169,6 +191,7 @@ class Session:
         self._read_answer = read_answer
         self._messages: deque[str] = deque(maxlen=MESSAGES)
         self._messages_end = trio.Event()
+        self._answers_end = trio.Event()
         self._ready = trio.Event()
         self._failure: LinkFailed | None = None
         self._rest = b""
@@ -243,6 +266,7 @@ class Session:
                 self._messages.clear()
                 self._ready.set()
                 task_status.started(ready)
+        self._answers_end.set()
         with trio.move_on_after(LAST_WORDS):
             await self._process.wait()
         if self._process.returncode is None:
@@ -260,6 +284,8 @@ class Session:
         status = await self._process.wait()
         with trio.move_on_after(LAST_WORDS):
             await self._messages_end.wait()
+            # A refusal of the script's, which says more, may still be in the pipe.
+            await self._answers_end.wait()
         self._end(explain(self._messages, status), scope)
 
     async def _line(self) -> str | None:

@@ -37,6 +37,22 @@ class State(Enum):
     UP = "up"
 
 
+@dataclass(frozen=True, slots=True)
+class BackhaulStatus:
+    """For the status line. `device` and `remote` are empty while there is no link."""
+
+    state: State
+    destination: str
+    device: str
+    remote: str
+
+    def word(self) -> str:
+        """`up,root@peer,tap1:tap0`; `-` for what is not known."""
+        devices = f"{self.device}:{self.remote or '-'}" if self.device else "-"
+        # Spaces separate words of the status line, and commands have them.
+        return f"{self.state.value},{self.destination.replace(' ', '_') or '-'},{devices}"
+
+
 @dataclass(slots=True)
 class BackOff:
     """The waits of one destination. `rand()` gives 0 <= x < 1."""
@@ -72,6 +88,7 @@ class Choice:
     rand: Callable[[], float]
     _destinations: list[_Destination] = field(default_factory=list)
     _last: int = -1
+    _again: str = ""
 
     def configure(self, names: Sequence[str]) -> None:
         """Takes over the list; destinations that stay keep what is known of them."""
@@ -79,6 +96,8 @@ class Choice:
         last = self._destinations[self._last].name if self._last >= 0 else ""
         self._destinations = [known.get(n) or _Destination(n, BackOff(self.rand)) for n in names]
         self._last = next((i for i, n in enumerate(names) if n == last), -1)
+        if self._again not in names:
+            self._again = ""
 
     @property
     def is_first(self) -> bool:
@@ -87,6 +106,8 @@ class Choice:
 
     def next(self, now: float) -> tuple[str, float]:
         """The destination to try next, and the time at which it is due."""
+        if self._again:
+            return self._again, now
         count = len(self._destinations)
         order = [(self._last + 1 + step) % count for step in range(count)]
         chosen = min(order, key=lambda at: max(self._destinations[at].due, now))
@@ -95,6 +116,7 @@ class Choice:
     def take(self, name: str) -> None:
         """Notes that this destination is tried now."""
         self._last = self._find(name)
+        self._again = ""
 
     def failed(self, failure: LinkFailed, held: float, now: float) -> bool:
         """Notes a failure of the destination last taken; whether it is worth a line in the log.
@@ -110,9 +132,15 @@ class Choice:
         item.said = what
         return is_new
 
+    def again(self) -> None:
+        """Makes the destination in use, or that would be next, the next one, at once."""
+        self._again = self._destinations[self._last].name if self._last >= 0 else ""
+        for item in self._destinations:
+            item.due = 0.0
+
     def hurry(self) -> None:
         """Makes the first destination the next one, at once."""
-        self._last = -1
+        self._last, self._again = -1, ""
         for item in self._destinations:
             item.due = 0.0
 

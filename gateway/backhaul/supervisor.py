@@ -8,10 +8,12 @@ Theory of operation. A link says that the far end is there; that frames pass is 
 probes, before anything is routed into it, and as long as it is up. On the way down the translator
 is told first, so that clients get errors and no packet is sent into nowhere; on the way up last.
 
-Ending a link has two meanings. A stop, or a change of destination, lets the link tell the far end
-to undo at once. A link that has died, that no longer answers, or that is made anew to the same far
-end, is abandoned without that word: the far end then keeps its masquerade for `linger`, or its own
-stack would reset every flow, and its connection tracking forget what is on the way.
+Ending a link has two meanings. A stop, or a destination that is no longer in the list, lets the
+link tell the far end to undo at once. In every other case the same far end may be next: the link
+has died, did not become ready or does not answer, is made anew with other options, or gives way
+to the first destination, which may turn out not to be there. Then the link is abandoned without
+that word: the far end keeps its masquerade for `linger`, or its own stack would reset every flow,
+and its connection tracking forget what is on the way.
 
 Each change of state is one line; a cause that repeats is said once, until it has been up again.
 Carrier is a sign of death and never of life: a hung ssh keeps it.
@@ -23,7 +25,6 @@ import logging
 import math
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Final, Protocol
@@ -33,7 +34,7 @@ import trio
 from gateway.backhaul.carrier import carrier_lost
 from gateway.backhaul.link import Link, LinkAddressTaken, LinkFailed, LinkWish, Patience, Ready
 from gateway.backhaul.probe import Probe
-from gateway.backhaul.states import Choice, State
+from gateway.backhaul.states import BackhaulStatus, Choice, State
 from gateway.config_backhaul import BackhaulTable
 from gateway.host.plan import HostError
 from gateway.tap import DeviceError
@@ -47,6 +48,7 @@ _FIRST_PROBES_EVERY: Final = 0.25  # seconds
 # Probes missed, as a multiple of `probes_missed`, that mean down although frames come in.
 _DEAF: Final = 5
 _BEYOND_ASKED: Final = 3
+_RETURNING: Final = "returning to the first destination"
 
 _random = secrets.SystemRandom().random
 
@@ -65,22 +67,6 @@ class Way(Protocol):
     async def remove(self) -> None: ...
     def other_addresses(self) -> bool: ...
     def open_probe(self, device: str) -> Probe: ...
-
-
-@dataclass(frozen=True, slots=True)
-class BackhaulStatus:
-    """For the status line. `device` and `remote` are empty while there is no link."""
-
-    state: State
-    destination: str
-    device: str
-    remote: str
-
-    def word(self) -> str:
-        """`up,root@peer,tap1:tap0`; `-` for what is not known."""
-        devices = f"{self.device}:{self.remote or '-'}" if self.device else "-"
-        # Spaces separate words of the status line, and commands have them.
-        return f"{self.state.value},{self.destination.replace(' ', '_') or '-'},{devices}"
 
 
 class _Leave(Exception):
@@ -121,7 +107,7 @@ class Supervisor:
         self._told_address: IPv4Interface | None = None
         self._told_beyond: set[str] = set()
         self._told_notes: set[tuple[str, str]] = set()
-        self._leave: Callable[[str, bool], None] | None = None
+        self._leave: Callable[[str, bool], None] | None = None  # why, for good
         self._unwanted = ""
         self._wake = trio.Event()
 
@@ -149,9 +135,10 @@ class Supervisor:
         before, self._table = self._table, table
         self._choice.configure(table.to)
         if self._destination not in table.to:
-            self._end("the destination has changed")
+            self._end("the destination has changed", for_good=True)
         elif before.ssh_options != table.ssh_options:
-            self._end("ssh_options have changed", again=True)
+            self._choice.again()
+            self._end("ssh_options have changed")
         self._hurry()
 
     def return_to_first(self) -> None:
@@ -159,17 +146,16 @@ class Supervisor:
         if self._state is State.UP and self._choice.is_first:
             _log.info("backhaul: %s is the first destination already", self._destination)
             return
-        again = self._choice.is_first
+        first = self._destination == self._table.to[0]
         self._choice.hurry()
-        why = "trying again at once" if again else "returning to the first destination"
-        self._end(why, again=again)
+        self._end("trying again at once" if first else _RETURNING)
         self._hurry()
 
-    def _end(self, why: str, *, again: bool = False) -> None:
-        """Ends what there is. `again`: the same far end is next, and keeps what it has."""
+    def _end(self, why: str, *, for_good: bool = False) -> None:
+        """Ends what there is. `for_good`: the far end is told to undo."""
         self._unwanted = why
         if self._leave is not None:
-            self._leave(why, again)
+            self._leave(why, for_good)
 
     def _hurry(self) -> None:
         self._wake.set()
@@ -230,24 +216,42 @@ class Supervisor:
         try:
             async with trio.open_nursery() as nursery:
                 self._leave = partial(self._leave_by, nursery, link)
-                # Who listens may wait for ever.
-                waits = self._destination.startswith(("listen:", "pty:"))
-                with trio.move_on_after(math.inf if waits else READY_WITHIN) as patience:
-                    ready = await nursery.start(partial(link.run, tap, wish))
-                if patience.cancelled_caught:
-                    raise LinkFailed(
-                        f"the far end was not ready within {READY_WITHIN:.0f} s",
-                        "see what it does there: run the same by hand",
-                    )
-                if link.owns_device:
-                    await self._way.adopt(ready.device)
-                await self._watch(link, ready)
+                try:
+                    ready = await self._start(nursery, link, tap, wish)
+                    if link.owns_device:
+                        await self._way.adopt(ready.device)
+                    await self._watch(ready)
+                except* (LinkFailed, HostError, DeviceError):
+                    link.abandon()  # before the nursery ends it
+                    raise
         finally:
             self._leave = None
 
-    def _leave_by(self, nursery: trio.Nursery, link: Link, why: str, again: bool) -> None:
-        """Ends the link, which tells the far end to undo unless it is wanted `again`."""
-        if again:
+    async def _start(self, nursery: trio.Nursery, link: Link, tap: str, wish: LinkWish) -> Ready:
+        """Runs the link in the nursery until it is ready. Raises LinkFailed."""
+        with trio.CancelScope() as patience:
+
+            async def give_up() -> None:
+                await trio.sleep(READY_WITHIN)
+                link.abandon()
+                patience.cancel()
+
+            # Who listens may wait for ever.
+            waits = self._destination.startswith(("listen:", "pty:"))
+            async with trio.open_nursery() as timer:
+                if not waits:
+                    timer.start_soon(give_up)
+                ready: Ready = await nursery.start(partial(link.run, tap, wish))
+                timer.cancel_scope.cancel()
+            return ready
+        raise LinkFailed(
+            f"the far end was not ready within {READY_WITHIN:.0f} s",
+            "see what it does there: run the same by hand",
+        )
+
+    def _leave_by(self, nursery: trio.Nursery, link: Link, why: str, for_good: bool) -> None:
+        """Ends the link, which tells the far end to undo only when it is left for good."""
+        if not for_good:
             link.abandon()
 
         async def leave() -> None:
@@ -255,7 +259,7 @@ class Supervisor:
 
         nursery.start_soon(leave)
 
-    async def _watch(self, link: Link, ready: Ready) -> None:
+    async def _watch(self, ready: Ready) -> None:
         """Proves the link and goes on doing so. Raises LinkFailed."""
         self._state, self._ready = State.PROVING, ready
         self._say_notes(ready)
@@ -278,9 +282,6 @@ class Supervisor:
                 nursery.start_soon(self._look_beyond, probe, ready)
                 nursery.start_soon(self._return_later)
                 await self._keep_probing(probe)
-        except* LinkFailed as group:
-            link.abandon()
-            raise first_of(group) from None
         finally:
             if self._up_since is not None:
                 self._changed(False)

@@ -1,4 +1,4 @@
-"""`gateway --check` with a backhaul: each destination tried once, and everything taken back.
+"""`gateway --check` and `--dry-run` with a backhaul: tried once and taken back, or only told.
 
 What a start would do, a link is made, proven and ended, with a tap that exists only meanwhile and
 without a route: no packet of anybody takes this way. The far end is told to undo at once.
@@ -13,7 +13,7 @@ import trio
 
 from gateway.backhaul.assembly import Backhaul
 from gateway.backhaul.link import LinkFailed, Ready
-from gateway.backhaul.probe import Probe
+from gateway.backhaul.probe import PEER6, US6, Probe
 from gateway.backhaul.supervisor import Way, first_of
 from gateway.config_model import Config
 from gateway.host.journal import RecordedChange
@@ -33,6 +33,30 @@ class _NoNotes:
 
     def forget(self, identity: str) -> None:
         pass
+
+
+async def describe_backhaul(config: Config, device: str) -> list[str]:
+    """What a start would do for the backhaul, one line each; nothing is changed or asked.
+
+    `device`: what the gateway's own would be called. Raises LinkFailed when no addresses are free.
+    """
+    table = config.backhaul
+    backhaul = Backhaul(config, device, 0, lambda _: None, _NoNotes())
+    way = backhaul.way
+    await way.choose_addresses()
+    six = table.carries == "ipv6"
+    here, there = (f"{US6}/64", f"{PEER6}/64") if six else (str(way.local4), str(way.remote4))
+    if table.control_path:
+        first = f"use the tap of the ssh connection at {table.control_path}"
+    else:
+        owner = f" of {table.user}" if table.user else ""
+        first = f"create a tap for the backhaul{owner}, mtu {table.mtu}"
+    lines = [first, f"address {here} on it, {there} at the far end"]
+    others = f", then {', '.join(table.to[1:])}" if table.to[1:] else ""
+    lines.append(f"connect to {table.to[0]}{others}, as {backhaul.tag}")
+    prefixes = [str(prefix) for prefix in config.prefix] if six else ["what pool4 sends"]
+    lines.append(f"while that is up: route {', '.join(prefixes)} via {there.partition('/')[0]}")
+    return lines
 
 
 async def try_backhaul(config: Config, device: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import queue
 import signal
@@ -49,12 +50,15 @@ class Session:
         uid: int = 0,
         path: str = "/usr/bin:/bin",
         own: bool = True,
+        before: str = "",
     ) -> None:
+        """`before`: a command to run first, in the mount namespace of the script alone."""
         words = peer_script.command(wanted, own_connection=own).split()
         assert words[:3] == ["exec", "/bin/sh", "-s"]
         hide = "".join(
             f'mount --bind /dev/null "$(readlink -f "$(command -v {name})")"; ' for name in hidden
         )
+        hide += f"{before}; " if before else ""
         program = Path(__file__).with_name("tap_holder_sshd.py")
         self.popen = subprocess.Popen(
             [
@@ -63,6 +67,7 @@ class Session:
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,
             env={**os.environ, "PEER_UID": str(uid), "PEER_PATH": path},
             start_new_session=True,
         )
@@ -71,17 +76,18 @@ class Session:
         self.say(peer_script.script())
 
     def _read(self) -> None:
-        assert self.popen.stdout is not None
-        with suppress(ValueError, OSError):
-            for line in self.popen.stdout:
+        # Closed here: whoever closes what another thread reads waits for it, maybe for ever.
+        assert isinstance(self.popen.stdout, io.RawIOBase)
+        with io.BufferedReader(self.popen.stdout) as lines:
+            for line in lines:
                 self.lines.put(line.decode().strip())
         self.lines.put("<end>")
 
     def say(self, data: bytes) -> None:
         assert self.popen.stdin is not None
         with suppress(BrokenPipeError):
-            self.popen.stdin.write(data)
-            self.popen.stdin.flush()
+            while data:
+                data = data[os.write(self.popen.stdin.fileno(), data) :]
 
     def line(self, timeout: float = 20) -> str:
         """The next line that the script says, `<end>` behind the last."""
@@ -118,10 +124,8 @@ class Session:
         with suppress(ProcessLookupError):
             os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait(10)
-        for pipe in (self.popen.stdin, self.popen.stdout):
-            with suppress(BrokenPipeError):
-                assert pipe is not None
-                pipe.close()
+        assert self.popen.stdin is not None
+        self.popen.stdin.close()
 
 
 def processes(peer: Namespace) -> list[int]:

@@ -340,12 +340,31 @@ def test_dry_run_names_what_would_be_done(lab: Lab) -> None:
     net = backhaul_net(lab)
     net.peer.start_sshd()
     before, gateway_before = net.peer.before(), snapshot(net.gateway)
-    result = BackhaulGateway(net).run("--dry-run")
+    gateway = BackhaulGateway(net, to=["root@peer-a", "root@peer-b"])
+    result = gateway.run("--dry-run")
     assert result.status == 0, result.text
-    for named in (f"rule from {POOL}", "route unreachable", "tap for the backhaul"):
+    for named in (
+        *(f"rule from {POOL}", "route unreachable", "tap for the backhaul, mtu 1500"),
+        "connect to root@peer-a, then root@peer-b, as tap64-",
+    ):
         assert named in result.text, result.text
     assert difference(gateway_before, snapshot(net.gateway)) == ""
     assert net.peer.traces(before) == ""
+    # What it says is what comes.
+    found = re.search(r"address (\S+) on it, (\S+) at the far end", result.text)
+    assert found, result.text
+    gateway.start_up()
+    assert f"the link is {found[1]} here, {found[2]} there" in gateway.log()
+    gateway.stop_cleanly()
+
+
+def test_dry_run_with_addresses_that_are_in_use(lab: Lab) -> None:
+    net = backhaul_net(lab)
+    net.gateway.ip("addr", "add", "169.254.9.1/24", "dev", "lo")
+    options = ("--set", "backhaul.addresses=169.254.9.6/30 169.254.9.5")
+    result = BackhaulGateway(net, *options).run("--dry-run")
+    assert result.status == 1, result.text
+    assert "169.254.9.4/30 is in use on lo" in result.text, result.text
 
 
 def test_two_flags_of_the_command_line(lab: Lab) -> None:

@@ -7,7 +7,8 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface
 import pytest
 
 from gateway.backhaul.link_options import LinkOptions
-from gateway.cli import EXIT_CONFIG, parse_options
+from gateway.cli import parse_options
+from gateway.cli_keys import EXIT_CONFIG
 
 
 def parsed(*arguments: str) -> LinkOptions:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import pytest
+import subprocess
 
-from gateway.backhaul import ssh_command
+import pytest
+import trio
+
+from gateway.backhaul import ssh_command, ssh_session
 from gateway.backhaul.ssh_command import (
     MUST,
     MUST_FROM_8_7,
     check_command,
     link_command,
+    read_settings,
     refused_option,
     slave_command,
     version_of,
 )
+from gateway.backhaul.ssh_session import user_settings
 
 
 def settings(argv: list[str]) -> list[tuple[str, str]]:
@@ -37,7 +42,7 @@ def test_a_fixed_remote_device() -> None:
 
 def test_ours_comes_before_the_users_and_the_users_before_our_wishes() -> None:
     argv = link_command("peer", 7, "true", options=["-p", "2222", "-o", "ConnectTimeout=3"])
-    assert argv.index("-w") < argv.index("-p") < argv.index("ServerAliveCountMax=3")
+    assert argv.index("-w") < argv.index("-p") < argv.index("ServerAliveInterval=4")
     first = dict(reversed(settings(argv)))
     assert first["ConnectTimeout"] == "3"
     for name, value in (*MUST, *MUST_FROM_8_7):
@@ -50,6 +55,50 @@ def test_ours_comes_before_the_users_and_the_users_before_our_wishes() -> None:
 def test_both_ends_give_up_together(heartbeat, interval) -> None:
     argv = link_command("peer", 7, "true", heartbeat=heartbeat)
     assert dict(settings(argv))["ServerAliveInterval"] == interval
+
+
+@pytest.mark.parametrize(
+    ("config", "connect", "alive"),
+    [
+        ("", "10", "4"),
+        ("BatchMode yes", "10", "4"),  # Debian's means an interval of 300
+        ("ConnectTimeout 45", "45", "4"),
+        ("ServerAliveInterval 60", "10", "60"),
+        ("ServerAliveCountMax 9", "10", "4"),
+        ("ConnectTimeout 45\n ServerAliveInterval 60\n Compression yes", "45", "60"),
+    ],
+)
+@pytest.mark.trio
+async def test_times_of_the_users_files_stay(tmp_path, config, connect, alive) -> None:
+    """What ssh itself makes of our command line, with the user's file behind it."""
+    file = tmp_path / "config"
+    file.write_text(f"Host other\n ConnectTimeout 3\nHost peer\n {config}\n")
+    options = ["-F", str(file)]
+    theirs = await user_settings("root@peer", options, None)
+    argv = link_command("root@peer", 7, "true", options=options, theirs=theirs)
+    said = subprocess.run(["ssh", "-G", *argv[1:]], capture_output=True, text=True, check=True)
+    result = read_settings(said.stdout.splitlines())
+    assert (result["connecttimeout"], result["serveraliveinterval"]) == (connect, alive)
+    assert result["compression"] == ("yes" if "Compression" in config else "no")
+    assert result["serveralivecountmax"] == ("9" if "CountMax" in config else "3")
+
+
+@pytest.mark.trio
+async def test_options_come_before_files(tmp_path) -> None:
+    file = tmp_path / "config"
+    file.write_text("ConnectTimeout 45\nServerAliveInterval 60\n")
+    options = ["-F", str(file), "-o", "ConnectTimeout=3"]
+    theirs = await user_settings("peer", options, None)
+    assert (theirs["connecttimeout"], theirs["serveraliveinterval"]) == ("3", "60")
+
+
+@pytest.mark.trio
+async def test_an_ssh_that_does_not_tell_is_not_waited_for(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(ssh_session, "SETTINGS_WITHIN", 0.3)
+    file = tmp_path / "config"
+    file.write_text('Match exec "sleep 60"\n ConnectTimeout 45\n')
+    with trio.fail_after(10):
+        assert await user_settings("peer", ["-F", str(file)], None) == {}
 
 
 def test_an_old_ssh_is_not_told_what_it_does_not_know() -> None:

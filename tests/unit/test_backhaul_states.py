@@ -175,3 +175,29 @@ def test_a_long_list_is_gone_through_once_and_then_waits():
         choice.failed(LinkFailed("no route"), 0.0, 100.0)
     assert tried == names
     assert choice.next(100.0)[1] == 100.5
+
+
+def test_the_destination_in_use_again():
+    choice = Choice(middle)
+    choice.configure(["a", "b", "c"])
+    choice.take("b")
+    choice.again()
+    assert choice.next(5.0) == ("b", 5.0)
+    # It may fail while it is being ended; told is told.
+    choice.failed(SHORT, 0.0, 5.0)
+    assert choice.next(5.0) == ("b", 5.0)
+    choice.take("b")
+    assert choice.next(5.0)[0] == "c"
+
+
+@pytest.mark.parametrize("told", ["hurry", "configure"])
+def test_something_else_is_wanted_by_then(told):
+    choice = Choice(middle)
+    choice.configure(["a", "b", "c"])
+    choice.take("b")
+    choice.again()
+    if told == "hurry":
+        choice.hurry()
+    else:
+        choice.configure(["a", "c"])
+    assert choice.next(5.0)[0] == "a"

@@ -135,7 +135,6 @@ async def test_a_fault_for_a_person_is_said_once_and_tried_seldom(autojump_clock
     assert said() == ["backhaul: down: permission denied: install the key; trying again in 60.0 s"]
     assert world.at("run a tap1", 1) == pytest.approx(60, abs=1)
     assert world.at("run a tap1", 2) == pytest.approx(180, abs=1)
-    assert "abandon a" not in world.notes
 
 
 async def test_a_link_that_is_never_ready(autojump_clock, said):
@@ -176,30 +175,13 @@ async def test_fail_over_and_back_when_told(autojump_clock, said):
         world.supervisor.return_to_first()
         await world.until("changed True", 3)
         assert world.supervisor.status.destination == "a"
-        assert "abandon b" not in world.notes
+        # The first may not be there, and then this one is next.
+        assert world.notes.index("abandon b") < world.notes.index("cancelled b")
         world.supervisor.return_to_first()
         await trio.sleep(1)
         assert world.supervisor.status.state is State.UP
     assert "backhaul: down: b: returning to the first destination" in said()
     assert "backhaul: down: a: the connection was closed; trying b now" in said()
-
-
-@pytest.mark.parametrize("state", [State.CONNECTING, State.PROVING])
-async def test_told_to_try_at_once_it_keeps_what_the_first_far_end_has(autojump_clock, said, state):
-    """A word of stop here would end every connection that a cut shorter than `linger` spared."""
-    world = World("a", "b")
-    world.answers = False
-    if state is State.CONNECTING:
-        world.fate["a"] = trio.sleep_forever
-    async with world.running():
-        await world.until("run a tap1")
-        await trio.sleep(0.1)
-        assert world.supervisor.status.state is state
-        world.supervisor.return_to_first()
-        await world.until("run a tap1", 2)
-        assert trio.current_time() < 1
-    assert world.notes.count("abandon a") == 1
-    assert "backhaul: down: a: trying again at once" in said()
 
 
 async def test_return_after(autojump_clock):
