@@ -21,7 +21,7 @@ from gateway.config_values import (
     type_name,
 )
 from gateway.dns64.messages import Malformed, name_from_text
-from gateway.dns64.places import BadListen, parse_listen
+from gateway.dns64.places import LAN, BadListen, parse_listen
 from gateway.dns64.upstream_config import BadUpstream, parse_upstream
 
 if TYPE_CHECKING:
@@ -136,7 +136,10 @@ class Dns64Table(BaseModel):
 
 def places_of(table: Dns64Table, interfaces: tuple[str, ...]) -> tuple[str, ...]:
     """Where the name server listens; `interfaces` are those of [advertise]."""
-    return table.listen or ("::1", *interfaces)
+    if not table.listen:
+        return ("::1", *(interfaces or (LAN,)))
+    # Where hosts are told to ask is a LAN, even if the way out is there, too.
+    return (*table.listen, *interfaces) if LAN in table.listen else table.listen
 
 
 def to_dns64_settings(
@@ -144,7 +147,8 @@ def to_dns64_settings(
 ) -> Dns64Settings:
     """What the name server needs of the configuration.
 
-    `interfaces`: where it listens, beside ::1, when `listen` names no place.
+    `interfaces`: where it listens, beside ::1, when `listen` names no place; without them it is
+    on the interfaces that look like a LAN.
     """
     from gateway.dns64.settings import Choice, Dns64Settings, Limits, Reverse
 

@@ -35,7 +35,7 @@ from gateway.dns64.messages import (
     render,
 )
 from gateway.dns64.resolve import Resolver, cache_key
-from gateway.dns64.reverse import assemble_reverse, reverse_question
+from gateway.dns64.reverse import WELL_KNOWN, assemble_reverse, reverse_question
 from gateway.dns64.settings import Choice, Dns64Settings, Reverse
 from gateway.dns64.special import answer_special, is_special
 from gateway.dns64.synthesis import (
@@ -112,6 +112,8 @@ class Engine:
         self._cache = cache
         self._resolver = resolver
         self._clock = clock
+        # RFC 6147 §5.3.1: the well-known prefix counts whatever is configured.
+        self._reverse_prefixes = (*settings.prefixes, WELL_KNOWN)
         self.plain_view = View(0, ())
         self.views = [View(n, p) for n, p in enumerate(_prefix_sets(settings), 1)]
         self._rotation = cycle(self.views)
@@ -157,7 +159,7 @@ class Engine:
             empty = build_error(query, 0)
             reply(empty[:2] + bytes((empty[2] | TC >> 8,)) + empty[3:], 0.0)
             return
-        if is_special(query.qname):
+        if is_special(query.qname, query.qtype):
             self.counters.special += 1
             answer = answer_special(query, self._all_prefixes(view))
             self._give(query, answer, 0, limit, reply)
@@ -212,7 +214,7 @@ class Engine:
         return judge(answer, self._rules, query.qname)
 
     def _maybe_reverse(self, query: Query, view: View, limit: int | None, reply: Reply) -> None:
-        question = reverse_question(query, self._settings.prefixes)
+        question = reverse_question(query, self._reverse_prefixes)
         if question is None or (query.do and query.cd):
             self._plain(query, limit, reply)
             return
@@ -236,7 +238,7 @@ class Engine:
             self._cache.put(key, made, self._clock())
             self._give(query, made, 0, limit, reply)
 
-        if is_special(question[:-4]):
+        if is_special(question[:-4], query.qtype):
             special = query._replace(question=question, key=question)
             answered(answer_special(special, view.prefixes), 0)
         else:

@@ -4,7 +4,9 @@ Theory of operation. The wish is a list of addresses and of names of interfaces.
 the kernel is asked which IPv6 addresses the named interfaces have, sockets are opened for those
 that are new and closed for those that have gone. One socket for each address means that answers
 leave from the address that was asked, whatever the host's routes say. An address that is named
-itself is bound whether the host has it yet or not (IPV6_FREEBIND), but for link-local ones.
+itself is bound whether the host has it yet or not (IPV6_FREEBIND), but for link-local ones. A port
+that another program has ends the start where the address or interface was named; where it was
+found (`*`) the others do without it.
 """
 
 from __future__ import annotations
@@ -13,17 +15,27 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Iterable
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import trio
 
-from gateway.dns64.places import Place, interface_addresses, show_place, wanted_places
+from gateway.dns64.places import (
+    LAN,
+    Place,
+    interface_addresses,
+    lan_interfaces,
+    show_place,
+    wanted_places,
+)
 from gateway.dns64.server import Server
 from gateway.host.plan import HostError
+from gateway.route_query import RouteQuery
 
 _log = logging.getLogger(__name__)
 
 LOOK_EVERY = 2.0  # seconds
+# In 2000::/3 and assigned to nobody (RFC 4291 §2.4): a default route leads there.
+_SOMEWHERE = IPv6Address("2000::").packed
 _RECEIVE_BUFFER = 1 << 20  # bytes: a burst of ten thousand queries
 _FREEBIND4, _FREEBIND6 = 15, 78
 _MTU_DISCOVER4, _MTU_DISCOVER6 = 10, 23
@@ -42,6 +54,7 @@ class Listeners:
         self._changed = changed
         self._open: dict[Place, trio.CancelScope] = {}
         self._told: dict[Place, str] = {}
+        self._told_alone = False
 
     @property
     def places(self) -> list[Place]:
@@ -61,7 +74,19 @@ class Listeners:
             text = await trio.Path("/proc/net/if_inet6").read_text()
         except OSError:
             text = ""  # no IPv6 here
-        wanted = wanted_places(self.listen, interface_addresses(text))
+        addresses = interface_addresses(text)
+        found = any(name == LAN for name, _ in self.listen)
+        uplink = _uplink() if found else ""
+        wanted = wanted_places(self.listen, addresses, uplink)
+        named = [item for item in self.listen if item[0] != LAN]
+        must = set(wanted_places(named, addresses)) if first else set()
+        if found and not self._told_alone and not lan_interfaces(addresses, uplink):
+            self._told_alone = True
+            _log.warning(
+                "dns64: only this host is answered: no interface%s has an IPv6 address; where the"
+                " clients are is said by --advertise or dns64.listen",
+                f" but {uplink}, which leads to the IPv6 internet," if uplink else "",
+            )
         for place in [place for place in self._open if place not in wanted]:
             self._open.pop(place).cancel()
             _log.info("dns64: %s has gone", show_place(place))
@@ -72,7 +97,7 @@ class Listeners:
             try:
                 udp, tcp = _open_sockets(place)
             except OSError as error:
-                self._tell(place, error, first=first)
+                self._tell(place, error, fatal=place in must)
                 continue
             self._told.pop(place, None)
             scope = self._open[place] = trio.CancelScope()
@@ -80,13 +105,13 @@ class Listeners:
             _log.info("dns64: answers on %s", show_place(place))
             self._changed()
 
-    def _tell(self, place: Place, error: OSError, *, first: bool) -> None:
-        if error.errno == errno.EADDRINUSE and first:
+    def _tell(self, place: Place, error: OSError, *, fatal: bool) -> None:
+        if error.errno == errno.EADDRINUSE and fatal:
             raise HostError(
                 f"dns64: another program listens on {show_place(place)}: stop it"
                 f" (ss -ulnp 'sport = {place[1]}' names it), or set dns64.listen"
             )
-        if error.errno in (errno.EACCES, errno.EPERM) and first:
+        if error.errno in (errno.EACCES, errno.EPERM) and fatal:
             raise HostError(
                 f"dns64: may not listen on {show_place(place)}: root or CAP_NET_BIND_SERVICE"
                 " is needed for ports below 1024"
@@ -106,6 +131,21 @@ class Listeners:
         finally:
             udp.close()
             tcp.close()
+
+
+def _uplink() -> str:
+    """The interface by which the IPv6 internet is reached, "" without one."""
+    try:
+        query = RouteQuery()
+    except OSError:
+        return ""
+    try:
+        route = query.route6(_SOMEWHERE)
+    except OSError:
+        return ""
+    finally:
+        query.close()
+    return route.oif_name if route is not None else ""
 
 
 def _open_sockets(place: Place) -> tuple[socket.socket, socket.socket]:

@@ -1,4 +1,9 @@
-"""Where to listen: addresses, and interfaces as the kernel lists their addresses. Pure."""
+"""Where to listen: addresses, and interfaces as the kernel lists their addresses. Pure.
+
+`*` stands for the interfaces of the LAN, which nobody has named. Taken for one is every interface
+that has an address of more than its link, but for the one that leads to the IPv6 internet: there
+are the clients, and nobody outside finds an open port. Where that is wrong it has to be named.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,8 @@ from gateway.dns64.upstream_config import DNS_PORT
 
 _TENTATIVE, _FAILED = 0x40, 0x08  # duplicate address detection, of linux/if_addr.h
 
+LAN = "*"  # no interface: the kernel takes no such name from ip(8), and nobody gives it one
+
 Place = tuple[str, int]  # address, with its zone where it is link-local, and port
 
 
@@ -17,7 +24,7 @@ class BadListen(ValueError):
 
 
 def parse_listen(text: str) -> tuple[str, int]:
-    """`ADDRESS[@PORT]` or `INTERFACE[@PORT]` as name and port. Raises BadListen."""
+    """`ADDRESS[@PORT]`, `INTERFACE[@PORT]` or `*[@PORT]` as name and port. Raises BadListen."""
     name, at, port_text = text.partition("@")
     port = DNS_PORT
     if at:
@@ -54,11 +61,17 @@ def interface_addresses(text: str) -> dict[str, list[str]]:
 
 
 def wanted_places(
-    listen: Iterable[tuple[str, int]], addresses: dict[str, list[str]]
+    listen: Iterable[tuple[str, int]],
+    addresses: dict[str, list[str]],
+    uplink: str = "",
 ) -> list[Place]:
-    """Every address and port to listen on, each once."""
+    """Every address and port to listen on, each once; `uplink`: the way to the IPv6 internet."""
     places: dict[Place, None] = {}
     for name, port in listen:
+        if name == LAN:
+            for lan in lan_interfaces(addresses, uplink):
+                places.update(((address, port), None) for address in addresses[lan])
+            continue
         try:
             ip_address(name)
         except ValueError:
@@ -66,6 +79,19 @@ def wanted_places(
         else:
             places[name, port] = None
     return list(places)
+
+
+def lan_interfaces(addresses: dict[str, list[str]], uplink: str) -> list[str]:
+    """The interfaces that `*` stands for."""
+    return [
+        name
+        for name, found in addresses.items()
+        if name != uplink and any(_is_of_a_network(IPv6Address(text)) for text in found)
+    ]
+
+
+def _is_of_a_network(address: IPv6Address) -> bool:
+    return not (address.is_link_local or address.is_loopback)
 
 
 def show_place(place: Place) -> str:

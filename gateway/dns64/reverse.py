@@ -4,13 +4,15 @@ The IPv4 address is taken out of the name under ip6.arpa, its PTR records are as
 in-addr.arpa, and the answer says either that the one name is an alias of the other (`cname`, the
 RFC's second option) or that the records belong to the name that was asked for (`translate`, which
 shows clients no detour). An alias is made only when there is a PTR record at its end, as the RFC
-asks; else the client gets the RCODE of in-addr.arpa. Addresses outside every prefix are asked
-about like any other name.
+asks; else the client gets the RCODE of in-addr.arpa. Where the name under in-addr.arpa is an alias
+itself (RFC 2317), ours leads to the end of its chain, and so makes it no longer. Addresses outside
+every prefix, and outside 64:ff9b::/96, are asked about like any other name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ipaddress import IPv6Network
 
 import dns.message
 import dns.rrset
@@ -19,8 +21,10 @@ from dns.name import from_wire
 from gateway.dns64.messages import IN, NOERROR, PTR, Answer, Query, name_from_text
 from gateway.dns64.settings import Reverse
 from gateway.dns64.synthesis import built, parsed, reading_malformed
-from translate.addresses import Prefix6
+from translate.addresses import Layout, Prefix6
 
+# RFC 6052 §2.1; RFC 6147 §5.3.1 asks to know it beside one's own prefixes.
+WELL_KNOWN = Prefix6(IPv6Network("64:ff9b::/96"), Layout.RFC6052)
 _IP6_ARPA = name_from_text("ip6.arpa")
 _NAME_SIZE = 32 * 2 + len(_IP6_ARPA)
 _NIBBLES = {ord(c): value for value, c in enumerate("0123456789abcdef")}
@@ -70,14 +74,13 @@ def assemble_reverse(query: Query, answer: Answer, age: int, how: Reverse) -> An
     message.flags = source.flags
     message.set_rcode(source.rcode())
     if answer.rcode == NOERROR and answer.of_type(PTR):
-        target = source.question[0].name
+        ttl = min(rrset.ttl for rrset in source.answer)
         if how is Reverse.CNAME:
-            ttl = min(rrset.ttl for rrset in source.answer)
+            target = next(rrset.name for rrset in source.answer if rrset.rdtype == PTR)
             alias = dns.rrset.from_text(asked, ttl, "IN", "CNAME", target.to_text())
-            message.answer = [alias, *source.answer]
+            message.answer = [alias, *(r for r in source.answer if r.name == target)]
         else:
             # Chains of in-addr.arpa (RFC 2317) end at the name that was asked for.
-            ttl = min(rrset.ttl for rrset in source.answer)
             names = [rdata for rrset in source.answer if rrset.rdtype == PTR for rdata in rrset]
             message.answer = [dns.rrset.from_rdata_list(asked, ttl, names)]
     else:

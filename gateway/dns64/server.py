@@ -23,7 +23,7 @@ from typing import Any
 
 import trio
 
-from gateway.dns64.clients import ClientState, ClientTable
+from gateway.dns64.clients import SHARE, ClientState, ClientTable
 from gateway.dns64.engine import Engine, View
 from gateway.dns64.messages import (
     QR,
@@ -124,13 +124,18 @@ class Server:
                 except OSError:
                     counters.unsent += 1
                 continue
-            line = state.line
-            if len(line) >= _LINE or self._in_line >= self._limits.queries:
+            line, network = state.line, state.network
+            if (
+                len(line) >= _LINE
+                or network.in_line >= SHARE * _LINE
+                or self._in_line >= self._limits.queries
+            ):
                 counters.over_limit += 1
                 continue
             if not line:
                 self._turns.append(state)
             line.append((sock, address, data, view))
+            network.in_line += 1
             self._in_line += 1
 
     def _take_turns(self) -> None:
@@ -141,6 +146,7 @@ class Server:
                 return
             state = turns.popleft()
             sock, address, data, view = state.line.popleft()
+            state.network.in_line -= 1
             self._in_line -= 1
             if state.line:
                 turns.append(state)
@@ -179,15 +185,21 @@ class Server:
     def may_wait(self, state: ClientState) -> bool:
         """Whether the client's query may wait for its answer; `waited` when it is there."""
         limits = self._limits
-        if state.waiting >= limits.queries_per_client or self._waiting >= limits.queries:
+        if (
+            state.waiting >= limits.queries_per_client
+            or state.network.waiting >= SHARE * limits.queries_per_client
+            or self._waiting >= limits.queries
+        ):
             self.counters.over_limit += 1
             return False
         state.waiting += 1
+        state.network.waiting += 1
         self._waiting += 1
         return True
 
     def waited(self, state: ClientState) -> None:
         state.waiting -= 1
+        state.network.waiting -= 1
         self._waiting -= 1
 
     def _send(self, sock: socket.socket, answer: bytes, address: Any) -> None:
@@ -234,17 +246,20 @@ class Server:
                 not state.allowed
                 or self._open >= limits.tcp_connections
                 or state.connections >= limits.tcp_per_client
+                or state.network.connections >= SHARE * limits.tcp_per_client
             ):
                 self.counters.connections_refused += 1
                 return
             self.counters.connections += 1
             self._open += 1
             state.connections += 1
+            state.network.connections += 1
             try:
                 await _Connection(self, stream, state, self._idle).run()
             finally:
                 self._open -= 1
                 state.connections -= 1
+                state.network.connections -= 1
 
 
 class _Connection:

@@ -12,6 +12,7 @@ from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
 
 from gateway.dns64.messages import OUR_UDP_SIZE
+from gateway.dns64.places import LAN
 from translate.addresses import Prefix6
 
 # RFC 6147 §5.1.4: addresses that no IPv6-only host can use.
@@ -56,14 +57,15 @@ class Limits:
 class Dns64Settings:
     """Everything that can be configured. Times in seconds, sizes in bytes.
 
-    `listen`: addresses, `ADDRESS@PORT`, or names of interfaces whose addresses are followed.
+    `listen`: addresses, `ADDRESS@PORT`, or names of interfaces whose addresses are followed, `*`
+    for those of the LAN (places.py).
     `upstreams`: `ADDRESS`, `ADDRESS@PORT` or `tls://ADDRESS[@PORT][#NAME]`, best first; empty
     takes them from `resolv_conf`. `clients`: who gets synthesised answers; empty means everyone
     who is answered at all. `mapped`: IPv4 addresses that are synthesised; empty means all.
     """
 
     prefixes: tuple[Prefix6, ...]
-    listen: tuple[str, ...] = ("::1",)
+    listen: tuple[str, ...] = ("::1", LAN)
     upstreams: tuple[str, ...] = ()
     resolv_conf: str = "/etc/resolv.conf"
     choice: Choice = Choice.FIRST

@@ -3,7 +3,8 @@
 Hosts find the prefix by asking for the AAAA records of ipv4only.arpa (RFC 7050 §3): what answers
 are its two IPv4 addresses in each of our prefixes. RFC 8880 §7.1 wants a DNS64 to know the name
 and to answer without asking anybody, also those who set DO and CD, and also about other types,
-for which there is no data. Nothing exists below the name. The reverse names of the two addresses
+for which there is no data; but for DS, which belongs to the zone above: who validates finds there
+that nothing here is signed. Nothing exists below the name. The reverse names of the two addresses
 (RFC 8880 §7.2) point back to it.
 """
 
@@ -45,10 +46,13 @@ REVERSE = (
 ADDRESSES = (bytes((192, 0, 0, 170)), bytes((192, 0, 0, 171)))  # RFC 7050 §2.2
 TTL = 86_400  # seconds; a day, the prefix being part of the configuration
 _NEGATIVE_TTL = 3_600
+_DS = 43
 
 
-def is_special(qname: bytes) -> bool:
-    """Whether a name, in wire form and lower case, is answered here."""
+def is_special(qname: bytes, qtype: int) -> bool:
+    """Whether a question about a name, in wire form and lower case, is answered here."""
+    if qtype == _DS and qname in (IPV4ONLY, *REVERSE):
+        return False
     return any(is_below(qname, zone) for zone in (IPV4ONLY, *REVERSE))
 
 

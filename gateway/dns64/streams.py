@@ -4,8 +4,9 @@ Theory of operation. The connection is opened by the first question and closed w
 been asked for a while (RFC 7766 §6.2.3). Questions are sent as they come and answers taken in
 any order (§6.2.1.1), each by its id. When the connection breaks, everybody who waits on it is
 told; a question that was sent on a connection already in use is repeated once on a new one, since
-servers close idle connections at any time. Over TLS (RFC 7858) the certificate must name the
-upstream: there is no opportunistic mode.
+servers close idle connections at any time. One on which a question has waited in vain while
+nothing else was answered is given up, as the far end may be gone without having said so. Over TLS
+(RFC 7858) the certificate must name the upstream: there is no opportunistic mode.
 """
 
 from __future__ import annotations
@@ -38,36 +39,42 @@ class _Waiter:
 
 
 class _Connection:
-    """One open connection. `waiting`: by id; `broken`: why it cannot be used any more."""
+    """One open connection. `waiting`: by id; `broken`: why it cannot be used any more.
+
+    `answered`: how many messages have come.
+    """
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
         self.waiting: dict[int, _Waiter] = {}
         self.broken = ""
         self.used = 0
+        self.answered = 0
         self.send_lock = trio.Lock()
+        self._reading = trio.CancelScope()
 
     async def run(self) -> None:
         """Reads answers until the connection ends or nobody needs it."""
         why = "closed by the upstream"
         buffer = bytearray()
         try:
-            while True:
-                with trio.move_on_after(IDLE) as scope:
-                    data = await self.stream.receive_some(65_536)
-                if scope.cancelled_caught:
-                    if self.waiting:
-                        continue
-                    why = "idle"
-                    return
-                if not data:
-                    return
-                buffer += data
-                self._take(buffer)
+            with self._reading:
+                while True:
+                    with trio.move_on_after(IDLE) as scope:
+                        data = await self.stream.receive_some(65_536)
+                    if scope.cancelled_caught:
+                        if self.waiting:
+                            continue
+                        why = "idle"
+                        return
+                    if not data:
+                        return
+                    buffer += data
+                    self._take(buffer)
         except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError) as error:
             why = str(error) or type(error).__name__
         finally:
-            self.broken = why
+            self.broken = self.broken or why
             for waiter in self.waiting.values():
                 waiter.event.set()
             self.waiting.clear()
@@ -81,6 +88,7 @@ class _Connection:
                 return
             message = bytes(buffer[2 : 2 + size])
             del buffer[: 2 + size]
+            self.answered += 1
             waiter = self.waiting.pop(int.from_bytes(message[:2], "big"), None)
             if waiter is not None:
                 waiter.answer = message
@@ -96,14 +104,23 @@ class _Connection:
         message = build(ident)
         waiter = self.waiting[ident] = _Waiter()
         self.used += 1
+        answered = self.answered
         try:
             await self._send(len(message).to_bytes(2, "big") + message)
             await waiter.event.wait()
+        except trio.Cancelled:
+            if self.answered == answered:
+                self._give_up("silent")
+            raise
         finally:
             self.waiting.pop(ident, None)
         if waiter.answer is None:
             raise StreamBroken(self.broken or "closed")
         return waiter.answer
+
+    def _give_up(self, why: str) -> None:
+        self.broken = self.broken or why
+        self._reading.cancel()
 
     async def _send(self, data: bytes) -> None:
         async with self.send_lock:
@@ -116,7 +133,7 @@ class _Connection:
                 raise StreamBroken(self.broken) from e
             except trio.Cancelled:
                 # A part of a message may have gone; nothing can follow it.
-                self.broken = "given up while sending"
+                self._give_up("given up while sending")
                 raise
 
 

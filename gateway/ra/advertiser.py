@@ -5,7 +5,8 @@ and has a link-local address, advertises at the times of timing.py, and starts a
 interface goes. What is advertised is made anew after every event of the kernel about links,
 addresses and routes (`refresh`): a difference is sent at once, together with what it takes back.
 At the end, and when the interface is taken from the configuration, the last word has lifetimes
-of zero.
+of zero. It is said three times, as one may be lost and nobody would repeat it (RFC 4861 §6.2.5);
+not three seconds apart, which the end of the program would have to wait for.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ _log = logging.getLogger("gateway")
 _LOOK_EVERY = 5.0  # seconds, for what no event tells
 _RETRY = 1.0  # seconds after the kernel refused
 _SETTLE = 0.5  # seconds between looks, as a BGP table in motion sends thousands of events
+_LAST_WORDS = 3  # MAX_FINAL_RTR_ADVERTISEMENTS, RFC 4861 §10
+_BETWEEN_LAST = 0.2  # seconds
 _GONE = frozenset({errno.ENETDOWN, errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAIL})
 
 
@@ -185,9 +188,13 @@ class _Sender:
         self._wake.set()
 
     async def say_last(self) -> None:
-        """All lifetimes zero, at once; an interface that has gone needs none."""
+        """All lifetimes zero, at once and twice more; an interface that has gone needs none."""
+        message = build_advertisement(withdrawn(self._message))
         try:
-            await self._router.send(build_advertisement(withdrawn(self._message)))
+            for number in range(_LAST_WORDS):
+                if number:
+                    await trio.sleep(_BETWEEN_LAST)
+                await self._router.send(message)
         except OSError as error:
             _log.debug("advertise: no last advertisement: %s", error)
 

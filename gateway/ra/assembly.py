@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv6Address, ip_address
 
 from gateway.config_model import Config
-from gateway.dns64.places import parse_listen
+from gateway.dns64.places import LAN, parse_listen
 from gateway.dns64.upstream_config import DNS_PORT
 from gateway.host.plan import HostError
 from gateway.ra import snippet
@@ -43,7 +43,7 @@ def _answering(config: Config) -> tuple[list[str], list[IPv6Address]]:
         try:
             address = ip_address(name.partition("%")[0])
         except ValueError:
-            interfaces.append(name)
+            interfaces.extend(config.advertise.interfaces if name == LAN else [name])
         else:
             if isinstance(address, IPv6Address):
                 addresses.append(address)

@@ -180,3 +180,55 @@ def test_two_flags_make_a_router_the_exit_of_a_network(lab: Lab, start_gateway: 
     start_gateway(topology.gateway, "--dns64", "--advertise", "v6", config=keys)
     assert short(topology.client, "www.example.test", "AAAA") == [WEB6]
     assert short(topology.gateway, "www.example.test", "AAAA", server="::1") == [WEB6]
+
+
+def test_one_flag_serves_the_lan_and_not_the_way_out(lab: Lab, start_gateway: StartGateway):
+    """Without --advertise: wherever there are addresses, but towards the IPv6 internet."""
+    topology = line(lab)
+    start_nsd(topology.server, SERVER4)
+    router = topology.gateway
+    for name, address in (("wan9", "2001:db8:99::1/64"), ("bare9", "")):
+        router.ip("link", "add", name, "type", "bridge")
+        if address:
+            router.ip("addr", "add", address, "dev", name, "nodad")
+        router.ip("link", "set", name, "up")
+    router.ip("route", "add", "default", "via", "2001:db8:99::2", "dev", "wan9", "onlink")
+    keys = f'[dns64]\nupstreams = ["{SERVER4}"]\n'
+    gateway = start_gateway(router, "--dns64", config=keys)
+    assert short(topology.client, "www.example.test", "AAAA") == [WEB6]
+    assert short(router, "www.example.test", "AAAA", server="::1") == [WEB6]
+    assert f"answers on [{GATEWAY6}]:53" in gateway.log()
+    assert "%v6]:53" in gateway.log()
+    for other in ("2001:db8:99::1", "%wan9", "%bare9", "only this host"):
+        assert other not in gateway.log()
+    # It becomes a LAN when the default route goes another way, or none.
+    router.ip("-6", "route", "del", "default")
+    gateway.wait_for(r"answers on \[2001:db8:99::1\]:53")
+
+
+def test_one_flag_where_there_is_no_lan_says_so(lab: Lab, start_gateway: StartGateway):
+    topology = line(lab)
+    router = topology.gateway
+    router.ip("route", "add", "default", "via", "fe80::99", "dev", "v6", "onlink")
+    found = start_gateway(router, "--dns64", config=f'[dns64]\nupstreams = ["{SERVER4}"]\n').log()
+    assert "only this host is answered: no interface but v6" in found
+    assert "--advertise or dns64.listen" in found
+    assert GATEWAY6 not in found
+
+
+def test_a_lan_whose_port_is_taken_ends_nothing(lab: Lab, start_gateway: StartGateway):
+    """A dnsmasq for virtual machines, say, that nobody has asked the gateway to replace."""
+    topology = line(lab)
+    start_nsd(topology.server, SERVER4)
+    topology.gateway.start("python3", "-c", TAKE_PORT, name="taken").wait_for("taken")
+    gateway = start_gateway(
+        topology.gateway, "--dns64", config=f'[dns64]\nupstreams = ["{SERVER4}"]\n'
+    )
+    assert f"cannot listen on [{GATEWAY6}]:53 yet: Address already in use" in gateway.log()
+    assert short(topology.gateway, "www.example.test", "AAAA", server="::1") == [WEB6]
+
+
+TAKE_PORT = (
+    "import socket, time; s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM);"
+    f" s.bind(('{GATEWAY6}', 53)); print('taken', flush=True); time.sleep(60)"
+)

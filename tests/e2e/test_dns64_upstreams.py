@@ -126,7 +126,12 @@ def test_dns_over_tls(network: Topology, start_gateway: StartGateway):
     assert short(network.client, "alias.example.test", "AAAA")[-1] == WEB6
     gateway.stop_cleanly()
     wrong = config(f"tls://{SERVER4}#other.test", extra=trust + "query_timeout = 2\n")
-    start_gateway(network.gateway, config=wrong, name="wrong")
+    gateway = start_gateway(network.gateway, config=wrong, name="wrong")
+    assert "status: SERVFAIL" in dig(network.client, "www.example.test", "AAAA")
+    gateway.stop_cleanly()
+    # Nobody that this host trusts has signed it.
+    unknown = config(f"tls://{SERVER4}#dns.test", extra="query_timeout = 2\n")
+    start_gateway(network.gateway, config=unknown, name="unknown")
     assert "status: SERVFAIL" in dig(network.client, "www.example.test", "AAAA")
 
 

@@ -47,6 +47,45 @@ def test_rfc2308_5_without_soa_they_are_not_kept(rcode):
     assert ttl_of(answer(NAME, "A", [], rcode=rcode)) == 0
 
 
+def test_a_name_that_does_not_exist_has_no_records_whatever_came_along():
+    assert ttl_of(answer(NAME, "A", [f"{NAME} 60 IN A 192.0.2.1"], rcode="NXDOMAIN")) == 0
+
+
+def test_what_may_not_stand_in_any_more_does_not():
+    cache = Cache(10, 1 << 20, max_ttl=DAY, max_negative_ttl=900, stale=100)
+    cache.put(b"key", answer(NAME, "A", [f"{NAME} 60 IN A 192.0.2.1"]), 0.0)
+    assert cache.get_stale(b"key", 159.9) is not None
+    assert cache.get_stale(b"key", 160.0) is None
+
+
+def test_what_stands_in_does_so_for_its_time_and_no_longer():
+    cache = Cache(10, 1 << 20, max_ttl=DAY, max_negative_ttl=900, stale=100)
+    old = cache.put(b"key", answer(NAME, "A", [f"{NAME} 60 IN A 192.0.2.1"]), 0.0)
+    assert old is not None
+    for now, good_until, stale_until in ((70.0, 100, 160), (150.0, 180, 180)):
+        cache.put_stale(b"key", old.answer, now, old, 30)
+        assert cache.get(b"key", good_until - 0.1) is not None
+        assert cache.get_stale(b"key", stale_until - 0.1) is not None
+        assert cache.get_stale(b"key", stale_until) is None
+        assert cache.get(b"key", good_until) is None
+
+
+def test_a_new_answer_takes_the_place_of_one_that_could_stand_in():
+    cache = Cache(10, 1 << 20, max_ttl=DAY, max_negative_ttl=900, stale=100)
+    cache.put(b"key", answer(NAME, "A", [f"{NAME} 60 IN A 192.0.2.1"]), 0.0)
+    new = answer(NAME, "A", [f"{NAME} 60 IN A 192.0.2.2"])
+    cache.put(b"key", answer(NAME, "A", [], rcode="SERVFAIL"), 70.0)
+    assert cache.get(b"key", 70.0) is None
+    cache.put(b"key", new, 71.0)
+    found = cache.get(b"key", 72.0)
+    assert found is not None
+    assert found.answer is new
+
+
+def test_an_address_of_somebody_else_is_no_answer():
+    assert ttl_of(answer(NAME, "A", [], [], ["ns.test. 60 IN A 192.0.2.53"])) == 0
+
+
 def test_rfc2308_2_2_a_chain_that_ends_in_nothing():
     chain = [f"{NAME} 20 IN CNAME a.test."]
     assert ttl_of(answer(NAME, "A", chain, [SOA])) == 20

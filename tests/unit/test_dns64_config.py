@@ -26,6 +26,9 @@ def test_where_it_listens_without_being_told():
         "lan0",
         "lan1",
     )
+    assert to_dns64_settings(Dns64Table(), (WKP,), ()).listen == ("::1", "*")
+    found = load(None, {"dns64.listen": ["*"]}).dns64
+    assert to_dns64_settings(found, (WKP,), ("lan0",)).listen == ("*", "lan0")
     named = load(None, {"dns64.listen": ["2001:db8::1"]}).dns64
     assert to_dns64_settings(named, (WKP,), ("lan0",)).listen == ("2001:db8::1",)
 

@@ -15,6 +15,7 @@ import trio
 import trio.testing
 
 from gateway.dns64 import server as server_module
+from gateway.dns64.clients import SHARE
 from gateway.dns64.messages import AAAA, MAX_POINTERS, A, Malformed, parse_answer, read_name
 from gateway.dns64.reverse import assemble_reverse
 from gateway.dns64.settings import Reverse
@@ -51,7 +52,8 @@ def record(name: bytes, rtype: int, rdata: bytes, ttl: int = 60) -> bytes:
 def chain(question: bytes, rtype: int, rdata: bytes, *, pointers: int, names: int) -> bytes:
     """Records whose names are the end of a long chain of compression pointers.
 
-    In front of the chain is a record like them with a plain name.
+    In front of the chain is a record like them with a plain name. The chain itself is of a type
+    that nobody knows, so that nobody finds fault with it.
     """
     plain = record(b"\xc0\x0c", rtype, rdata)
     start = 12 + len(question) + len(plain) + 12  # where the chain's RDATA begins
@@ -60,7 +62,7 @@ def chain(question: bytes, rtype: int, rdata: bytes, *, pointers: int, names: in
     )
     last = struct.pack("!H", 0xC000 | start + 2 * (pointers - 1))
     chained = record(last, rtype, rdata)
-    return message(question, plain, record(b"\xc0\x0c", 16, links), *[chained] * names)
+    return message(question, plain, record(b"\xc0\x0c", 65_280, links), *[chained] * names)
 
 
 def test_a_chain_of_pointers_at_the_limit():
@@ -309,6 +311,37 @@ async def test_at_the_limit_of_a_clients_line(nursery, monkeypatch):
     assert running.server.counters.over_limit == 2
     assert "other.test." in [name for name, *_ in running.world.upstream.asked]
     assert running.server._in_line == 0
+
+
+@pytest.mark.trio
+async def test_at_the_limit_of_the_lines_of_one_network(nursery, monkeypatch):
+    """However many addresses a host takes, its neighbours' networks get their turn."""
+    monkeypatch.setattr(server_module, "_LINE", 5)
+    running = Running(nursery, queries_per_second=0)
+    flood = [(query_wire(f"n{n}.test", "A"), (f"2001:db8::{n + 1:x}", 53)) for n in range(30)]
+    other = (query_wire("other.test", "A"), ("2001:db8:0:1::2", 53))
+    datagrams = Datagrams(*flood, other)
+    serve(running, datagrams)
+    assert len(datagrams.sent) == SHARE * 5 + 1
+    assert running.server.counters.over_limit == 10
+    states = running.server.clients.states.values()
+    assert {state.network.in_line for state in states} == {0}
+
+
+@pytest.mark.trio
+async def test_at_the_limit_of_the_questions_of_one_network(nursery):
+    running = Running(nursery, queries_per_second=0, queries_per_client=2)
+    running.world.upstream.held = []
+    came = [(query_wire(f"n{n}.test", "A"), (f"2001:db8::{n + 1:x}", 53)) for n in range(10)]
+    other = (query_wire("other.test", "A"), ("2001:db8:0:1::2", 53))
+    datagrams = Datagrams(*came, other)
+    serve(running, datagrams)
+    assert len(running.world.upstream.asked) == SHARE * 2 + 1
+    failed = [dns.message.from_wire(data).rcode() for data, _ in datagrams.sent]
+    assert failed == [dns.rcode.SERVFAIL] * 2
+    while running.world.upstream.held:
+        running.world.upstream.release()
+    assert {state.network.waiting for state in running.server.clients.states.values()} == {0}
 
 
 @pytest.mark.trio

@@ -202,6 +202,29 @@ def test_every_cut_of_an_answer_is_malformed():
         parse_answer(data + b"\0")
 
 
+@pytest.mark.parametrize(("size", "error"), [(63, 0), (64, messages.FORMERR), (191, 1)])
+def test_rfc1035_2_3_4_labels_have_63_bytes(size, error):
+    name = bytes((size,)) + b"a" * size + b"\0"
+    found = messages.parse_query(struct.pack("!6H", 1, 0x0100, 1, 0, 0, 0) + name + b"\0\1\0\1")
+    assert found is not None
+    assert found.error == error
+    reply = struct.pack("!6H", 1, 0x8180, 1, 0, 0, 0) + name + b"\0\1\0\1"
+    if error:
+        with pytest.raises(Malformed):
+            parse_answer(reply)
+    else:
+        assert parse_answer(reply).question[:-4] == name
+
+
+@pytest.mark.parametrize("questions", [0, 2])
+def test_an_answer_has_one_question(questions):
+    wire = bytearray(answer_message("www.example.test.", "A", []).to_wire())
+    wire[4:6] = questions.to_bytes(2, "big")
+    wire += wire[12:] if questions == 2 else b""
+    with pytest.raises(Malformed):
+        parse_answer(bytes(wire))
+
+
 def test_a_query_is_no_answer():
     with pytest.raises(Malformed):
         parse_answer(query_wire("a.test"))

@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from gateway.dns64 import server as server_module
-from gateway.dns64.clients import RECHECK, ClientTable
+from gateway.dns64.clients import RECHECK, SHARE, ClientTable
 from gateway.dns64.engine import View
 from gateway.dns64.places import BadListen, interface_addresses, parse_listen, wanted_places
 from gateway.dns64.server import Server
@@ -89,8 +89,75 @@ def test_without_a_rate_limit():
 def test_the_table_of_clients_is_bounded():
     mine = table(limit=3)
     for number in (1, 2, 3, 1, 4):
+        mine.get(f"2001:db8:{number}::1", 0.0)
+    assert set(mine.states) == {f"2001:db8:{number}::1" for number in (3, 1, 4)}
+    assert len(mine._networks) == 3
+
+
+def test_a_network_displaces_its_own_addresses_only():
+    mine = table(limit=8)
+    neighbour = mine.get("2001:db8:1::1", 0.0)
+    for number in (1, 2, 1, *range(3, 100)):
         mine.get(f"2001:db8::{number}", 0.0)
-    assert set(mine.states) == {"2001:db8::3", "2001:db8::1", "2001:db8::4"}
+        if number == 3:
+            assert list(mine.states) == ["2001:db8:1::1", "2001:db8::1", "2001:db8::3"]
+    assert list(mine.states) == ["2001:db8:1::1", "2001:db8::98", "2001:db8::99"]
+    assert mine.get("2001:db8:1::1", 0.0) is neighbour
+    assert {len(network.hosts) for network in mine._networks.values()} == {1, 2}
+
+
+def test_all_addresses_of_a_network_have_a_limit_together():
+    """A host has a /64 full of addresses; a LAN full of hosts has one, too."""
+    mine = table(rate=10.0, burst=5)
+    took = 0
+    for number in range(100):
+        state = mine.get(f"2001:db8::{number + 1:x}", 0.0)
+        took += sum(mine.take(state, 0.0) for _ in range(6))
+    assert took == SHARE * 5
+    assert mine.take(mine.get("2001:db8:0:1::1", 0.0), 0.0)
+    late = mine.get("2001:db8::fffe", 0.0)
+    assert not mine.take(late, 0.02)
+    assert [mine.take(late, 0.06) for _ in range(3)] == [True, True, False]
+
+
+def test_forgetting_addresses_gives_their_network_nothing():
+    mine = table(rate=10.0, burst=5, limit=4)
+    took = 0
+    for number in range(100):
+        state = mine.get(f"2001:db8::{number + 1:x}", 0.0)
+        took += sum(mine.take(state, 0.0) for _ in range(6))
+    assert took == SHARE * 5
+
+
+def test_a_network_is_the_same_while_one_of_its_addresses_is_known():
+    mine = table(limit=8)
+    first = mine.get("2001:db8::1", 0.0).network
+    assert mine.get("2001:db8::2", 0.0).network is first
+    for number in range(1, 8):
+        mine.get(f"2001:db8:{number}::1", 0.0)
+    assert "2001:db8::1" not in mine.states
+    assert mine.get("2001:db8::3", 0.0).network is first
+
+
+def test_silence_saves_a_network_no_more_than_its_burst():
+    mine = table(rate=10.0, burst=5)
+    states = [mine.get(f"2001:db8::{number + 1:x}", 0.0) for number in range(20)]
+    assert sum(mine.take(state, 1000.0) for state in states for _ in range(6)) == SHARE * 5
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:0:0:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("10.0.0.1", "10.0.0.2", False),
+        ("fe80::1%lan0", "fe80::2%lan0", True),
+        ("fe80::1%lan0", "fe80::1%lan1", False),
+    ],
+)
+def test_what_is_one_network(one, other, same):
+    mine = table()
+    assert (mine.get(one, 0.0).network is mine.get(other, 0.0).network) == same
 
 
 @pytest.mark.parametrize(
@@ -123,6 +190,21 @@ def test_addresses_of_interfaces_come_from_the_kernel():
     assert "lan1" not in found  # tentative
     wish = [("lan0", 53), ("::1", 53), ("lan9", 53), ("fd00:64::1", 53)]
     assert wanted_places(wish, found) == [("fd00:64::1", 53), ("fe80::1%lan0", 53), ("::1", 53)]
+
+
+def test_where_the_lan_is_when_nobody_says():
+    found = {
+        "lo": ["::1"],
+        "lan0": ["fe80::1%lan0", "fd00:64::1"],
+        "tap0": ["fe80::2%tap0"],
+        "wan0": ["fe80::3%wan0", "2001:db8::3"],
+    }
+    lan0 = [("fe80::1%lan0", 53), ("fd00:64::1", 53)]
+    assert wanted_places([parse_listen("*")], found, "wan0") == lan0
+    assert wanted_places([parse_listen("*@5353")], found, "wan0")[0] == ("fe80::1%lan0", 5353)
+    without_a_way_out = wanted_places([("*", 53)], found, "")
+    assert without_a_way_out == [*lan0, ("fe80::3%wan0", 53), ("2001:db8::3", 53)]
+    assert wanted_places([("*", 53)], found, "lan0")[-1] == ("2001:db8::3", 53)
 
 
 class Running:
@@ -342,3 +424,51 @@ async def test_at_the_limit_of_connections(nursery):
     while running.server._open > 1:
         await trio.sleep(0.01)
     assert (await exchange(await running.connect(), query_wire(NAME, "A")))[0].answer
+
+
+@pytest.mark.trio
+async def test_at_the_limit_of_the_connections_of_one_network(nursery):
+    running = Running(nursery, A_RECORD, tcp_per_client=2)
+    network = running.server.clients.get("::1", time.monotonic()).network
+    network.connections = SHARE * 2 - 1  # of other addresses
+    stream = await running.tcp()
+    assert (await exchange(stream, query_wire(NAME, "A")))[0].answer
+    with trio.fail_after(5):
+        assert await (await running.connect()).receive_some(10) == b""
+    await stream.aclose()
+    while running.server._open:
+        await trio.sleep(0.01)
+    assert network.connections == SHARE * 2 - 1
+
+
+@pytest.mark.trio
+async def test_a_thousand_connections_that_say_nothing(nursery):
+    """They cost no more than the limit, nobody else his answers, and end by themselves."""
+    running = Running(nursery, A_RECORD, idle=1.0, tcp_per_client=8)
+    await running.tcp()
+    most = 0
+    for _ in range(1_000):
+        await running.connect()
+        most = max(most, running.server._open)
+        if len(OPEN) > 60:  # as a host with few descriptors does
+            OPEN.pop(2).close()
+    assert most == 8
+    client, address = running.udp()
+    await client.sendto(query_wire(NAME, "A"), address)
+    with trio.fail_after(5):
+        assert dns.message.from_wire(await client.recv(4096)).answer
+        while running.server._open:
+            await trio.sleep(0.02)
+    assert (await exchange(await running.connect(), query_wire(NAME, "A")))[0].answer
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("size", [4_097, 65_000])
+async def test_a_datagram_longer_than_any_question_is_a_formerr(nursery, size):
+    running = Running(nursery, A_RECORD)
+    client, address = running.udp()
+    for filler in (b"\0", b"\xc0", b"\xff"):
+        await client.sendto(query_wire(NAME, "A").ljust(size, filler), address)
+        with trio.fail_after(5):
+            reply = await client.recv(4096)
+        assert (len(reply), dns.message.from_wire(reply).rcode()) == (12, dns.rcode.FORMERR)

@@ -53,12 +53,24 @@ def test_who_gets_no_synthesis_gets_no_prefix():
     assert (reply.rcode(), lines_of(reply)) == (0, [])
 
 
-@pytest.mark.parametrize("rtype", ["MX", "TXT", "NS", "DS", "DNSKEY", "TYPE65280"])
+@pytest.mark.parametrize("rtype", ["MX", "TXT", "NS", "DNSKEY", "TYPE65280"])
 def test_rfc8880_7_1_no_data_of_other_types(rtype):
     w = World({})
     reply = w.ask("ipv4only.arpa", rtype)
     assert (reply.rcode(), reply.answer, len(reply.authority)) == (0, [], 1)
     assert w.upstream.asked == []
+
+
+@pytest.mark.parametrize("name", ["ipv4only.arpa.", "170.0.0.192.in-addr.arpa."])
+def test_rfc8880_7_1_ds_is_asked_of_the_zone_above(name):
+    """Who validates has to find out there that the zone is not signed."""
+    denial = answer(name, "DS", [], ["arpa. 60 IN SOA a.test. b.test. 1 2 3 4 5"])
+    w = World({(name, "DS"): denial})
+    reply = w.ask(name, "DS", use_edns=0, want_dnssec=True)
+    assert reply.authority[0].name.to_text() == "arpa."
+    assert w.upstream.asked == [(name, "DS", True, False)]
+    assert w.ask(f"www.{name}", "DS").rcode() == dns.rcode.NXDOMAIN
+    assert len(w.upstream.asked) == 1
 
 
 def test_rfc8880_7_1_nothing_below():
@@ -108,6 +120,24 @@ def test_rfc6147_5_3_1_no_alias_to_nothing():
     w = reverse(answer(V4_NAME, "PTR", [f"{V4_NAME} 40 IN CNAME x.test."], [ARPA_SOA]))
     reply = w.ask(V6_NAME, "PTR")
     assert (reply.rcode(), reply.answer) == (0, [])
+
+
+def test_rfc6147_5_3_1_an_alias_makes_no_chain_longer():
+    """RFC 2317: the name under in-addr.arpa is an alias itself."""
+    found = answer(
+        V4_NAME,
+        "PTR",
+        [f"{V4_NAME} 40 IN CNAME 1.sub.test.", "1.sub.test. 50 IN PTR www.example.test."],
+    )
+    assert lines_of(reverse(found).ask(V6_NAME, "PTR")) == [
+        f"{V6_NAME} 40 IN CNAME 1.sub.test.",
+        "1.sub.test. 50 IN PTR www.example.test.",
+    ]
+
+
+def test_rfc6147_5_3_1_the_well_known_prefix_whatever_is_configured():
+    found = answer(V4_NAME, "PTR", [f"{V4_NAME} 50 IN PTR www.example.test."])
+    assert len(lines_of(reverse(found, prefixes=(PTRTD,)).ask(V6_NAME, "PTR"))) == 2
 
 
 def test_rfc6147_5_3_1_other_addresses_are_asked_about():

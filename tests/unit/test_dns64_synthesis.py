@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
 import dns.edns
@@ -56,6 +57,22 @@ def test_rfc6147_5_1_2_other_errors_are_an_empty_answer(rcode):
     reply = world(answer(NAME, "AAAA", [], rcode=rcode), v4()).ask(NAME)
     assert reply.rcode() == 0
     assert lines_of(reply) == [f"{NAME} 300 IN AAAA {SYNTHETIC}"]
+
+
+def test_rfc6147_5_1_2_the_answer_section_of_an_error_is_empty_whatever_it_holds():
+    lines = [f"{NAME} 300 IN AAAA 2001:db8::1"]
+    failed = answer(NAME, "AAAA", lines, [SOA], rcode="SERVFAIL")
+    reply = world(failed, v4(f"{NAME} 900 IN A 192.0.2.1")).ask(NAME)
+    # Nor is its SOA that of a negative answer (§5.1.7).
+    assert lines_of(reply) == [f"{NAME} 600 IN AAAA {SYNTHETIC}"]
+    # And A records in an error are none, either.
+    errors = {"AAAA": nodata(), "A": v4(rcode="REFUSED")}
+    for settings in ({}, {"synthall": True}):
+        reply = world(errors["AAAA"], errors["A"], **settings).ask(NAME)
+        assert reply.rcode() == dns.rcode.REFUSED
+        w = world(v6("2001:db8::1"), errors["A"], **settings)
+        assert lines_of(w.ask(NAME)) == [f"{NAME} 300 IN AAAA 2001:db8::1"]
+        assert w.engine.counters.synthesised == 0
 
 
 def test_rfc6147_5_1_3_no_answer_in_time_is_an_empty_answer():
@@ -156,8 +173,9 @@ def test_rfc6147_5_4_both_empty_is_the_answer_to_aaaa():
     assert "mine.example.test." in reply.authority[0].to_text()
 
 
-def test_rfc6147_5_1_6_an_empty_a_after_a_failed_aaaa():
-    reply = world(None, nodata("A")).ask(NAME)
+@pytest.mark.parametrize("failed", [None, answer(NAME, "AAAA", [], rcode="SERVFAIL")])
+def test_rfc6147_5_1_6_an_empty_a_after_a_failed_aaaa(failed):
+    reply = world(failed, nodata("A")).ask(NAME)
     assert (reply.rcode(), lines_of(reply)) == (0, [])
     assert reply.question[0].to_text() == f"{NAME} IN AAAA"
 
@@ -313,6 +331,21 @@ def test_rfc6147_5_5_ad_where_both_answers_are_authentic(aaaa, a, do, ad):
         assert bool(reply.flags & dns.flags.AD) == bool(ad)
 
 
+def test_rfc6147_5_5_ad_of_what_the_upstream_says_itself():
+    """Nothing was made, so it is as authentic as it came, old or new."""
+    w = world(nodata(ad=True), nodata("A", ad=True))
+    for _ in range(2):
+        assert w.ask(NAME, use_edns=0, want_dnssec=True).flags & dns.flags.AD
+        w.now += 1
+
+
+def test_rfc8914_a_note_on_a_good_answer_is_no_failure():
+    noted = answer_message(NAME, "AAAA", [], [SOA])
+    noted.use_edns(0, options=[dns.edns.EDEOption(dns.edns.EDECode.DNSSEC_BOGUS)])
+    reply = world(parse_answer(noted.to_wire()), v4()).ask(NAME)
+    assert lines_of(reply) == [f"{NAME} 60 IN AAAA {SYNTHETIC}"]
+
+
 def test_rfc6147_5_5_a_bogus_negative_answer_is_servfail():
     message = answer_message(NAME, "AAAA", [], rcode="SERVFAIL")
     message.use_edns(0, options=[dns.edns.EDEOption(dns.edns.EDECode(6), "forged")])
@@ -348,6 +381,33 @@ def test_signatures_over_a_do_not_stay():
     reply = world(six, a).ask(NAME, use_edns=0, want_dnssec=True)
     assert lines_of(reply) == [f"{NAME} 300 IN AAAA 2001:db8::1"]
     assert not reply.flags & dns.flags.AD
+
+
+def test_signatures_over_other_records_stay():
+    """Over the aliases on the way, and whatever the additional section has (RFC 6147 §5.3.2)."""
+    over = "8 3 300 20300101000000 20200101000000 1 example.test. AAAA"
+    found = answer(
+        NAME,
+        "A",
+        [
+            f"{NAME} 300 IN CNAME a.example.test.",
+            f"{NAME} 300 IN RRSIG CNAME {over}",
+            "a.example.test. 300 IN A 192.0.2.1",
+            f"a.example.test. 300 IN RRSIG A {over}",
+        ],
+        [],
+        [
+            "ns.example.test. 300 IN A 192.0.2.53",
+            f"ns.example.test. 300 IN RRSIG A {over}",
+        ],
+    )
+    reply = world(nodata(), found).ask(NAME, use_edns=0, want_dnssec=True)
+    assert [line.split()[3:5] for line in lines_of(reply)] == [
+        ["CNAME", "a.example.test."],
+        ["RRSIG", "CNAME"],
+        ["AAAA", SYNTHETIC],
+    ]
+    assert [rrset.rdtype for rrset in reply.additional] == [1, 46]
 
 
 def test_option_mapped():
@@ -448,6 +508,41 @@ def test_pointers_behind_what_grew_are_right():
         in reply.authority[1].to_text()
     )
     assert reply.additional[0].to_text().endswith("10 deep.zone.first.other.test.")
+
+
+def test_a_plain_name_far_into_a_message_is_no_pointer():
+    """Its first two bytes, read as an offset, would be 887."""
+    question = b"\3www\7example\4test\0\0\1\0\1"
+    wire = bytearray(struct.pack("!6H", 0, 0x8180, 1, 2, 0, 0) + question)
+    text = (b"\xff" + b"x" * 255) * 4
+    wire += b"\xc0\x0c" + struct.pack("!HHIH", 16, 1, 60, len(text)) + text
+    wire += question[:-4] + struct.pack("!HHIH", 1, 1, 60, 4) + bytes((192, 0, 2, 1))
+    reply = world(nodata(), parse_answer(bytes(wire))).ask(NAME)
+    assert lines_of(reply)[-1] == f"{NAME} 60 IN AAAA {SYNTHETIC}"
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_an_soa_of_the_wrong_length_is_a_failure(change):
+    wire = bytearray(answer_message(NAME, "A", [A4], [SOA]).to_wire())
+    length = struct.unpack_from("!H", wire, wire.index(b"\0\6\0\1") + 8)[0]
+    struct.pack_into("!H", wire, wire.index(b"\0\6\0\1") + 8, length + change)
+    wire = wire[:-1] if change < 0 else wire + b"\0"
+    assert world(nodata(), parse_answer(bytes(wire))).ask(NAME).rcode() == dns.rcode.SERVFAIL
+
+
+def test_a_name_in_a_rare_record_behind_what_grew_is_right():
+    """Type 18, AFSDB: its name is compressed by old servers, and points behind the A record."""
+    question = b"\3www\7example\4test\0\0\1\0\1"
+    wire = bytearray(struct.pack("!6H", 0, 0x8180, 1, 2, 0, 0) + question)
+    wire += b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 60, 4) + bytes((192, 0, 2, 1))
+    owner = len(wire)
+    wire += b"\1x\4rare\0" + struct.pack("!HHIH", 18, 1, 60, 4) + b"\0\1"
+    wire += struct.pack("!H", 0xC000 | owner)
+    reply = world(nodata(), parse_answer(bytes(wire))).ask(NAME)
+    assert lines_of(reply) == [
+        f"{NAME} 60 IN AAAA {SYNTHETIC}",
+        "x.rare. 60 IN AFSDB 1 x.rare.",
+    ]
 
 
 def test_types_that_dnspython_has_to_rewrite():

@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from gateway.dns64.messages import Answer
 from gateway.dns64.udp_sockets import MAX_AGE, MAX_USES, SOCKETS, UdpSockets
 from gateway.dns64.upstream_config import (
     BadUpstream,
@@ -311,6 +312,67 @@ async def test_truncation_leads_to_tcp_and_the_connection_is_kept(nursery):
     for _ in range(3):
         assert lines_of(await asking.ask()) == [LINE]
     assert asking.upstreams.counters.truncated == 3
+
+
+def truncated(message, wire):
+    reply = dns.message.make_response(message)
+    reply.flags |= dns.flags.TC
+    return [reply.to_wire()]
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("midway", [b"", b"\x00", b"\x00\x40half"])
+async def test_a_connection_that_hangs_is_given_up_however_much_is_asked(nursery, midway):
+    """The far end of the first one has gone without a word, or in the middle of one."""
+    peer, asking = Peer(), Asking(nursery, timeout=0.4)
+    address = await peer.bind()
+    connections = []
+
+    async def serve(stream):
+        connections.append(stream)
+        if len(connections) == 1:
+            await stream.receive_some(1)
+            if midway:
+                await stream.send_all(midway)
+            await trio.sleep_forever()
+        while head := await stream.receive_some(2):
+            wire = await stream.receive_some(int.from_bytes(head, "big"))
+            reply = good(dns.message.from_wire(wire), wire)
+            await stream.send_all(len(reply).to_bytes(2, "big") + reply)
+
+    await nursery.start(trio.serve_tcp, serve, address.port)
+    await asking.use(address)
+    nursery.start_soon(peer.run, truncated)
+    answers: list[Answer | None] = []
+    with trio.fail_after(8):
+        while not any(answers):
+            async with trio.open_nursery() as questions:
+                for _ in range(8):
+                    # There is never a moment without a question on the connection.
+                    questions.start_soon(ask_and_note, asking, answers)
+                    await trio.sleep(0.1)
+    assert len(connections) == 2
+    assert lines_of(next(filter(None, answers))) == [LINE]
+
+
+async def ask_and_note(asking, answers):
+    answers.append(await asking.ask())
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("rest", [bytes(65_000), b"\xc0\x0c" * 32_500, b"\xff" * 65_000])
+async def test_a_datagram_as_long_as_there_are_is_a_lie_like_others(nursery, rest):
+    peer, asking = Peer(), Asking(nursery)
+    await asking.use(await peer.bind())
+
+    def huge(message, wire):
+        head = good(message, wire)[:12]
+        end = 12 + len(QUESTION)
+        return head + wire[12:end] + rest
+
+    nursery.start_soon(peer.run, lambda m, w: [huge(m, w), good(m, w)])
+    assert lines_of(await asking.ask()) == [LINE]
+    assert asking.upstreams.counters.mismatched == 1
 
 
 @pytest.mark.trio

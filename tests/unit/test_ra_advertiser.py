@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
+from itertools import pairwise
 
 import pytest
 import trio
@@ -29,6 +31,7 @@ class World:
         self.sent: list[tuple[float, str, RouterAdvertisement]] = []
         self.refusal: str = ""
         self.open = 0
+        self.broken = False
 
     def add(self, name: str, *addresses: IPv6Address) -> None:
         self.states[name] = InterfaceState(
@@ -54,6 +57,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
             made.open -= 1
 
         async def send(self, message: bytes) -> None:
+            if made.broken:
+                raise OSError(errno.ENETDOWN, "network is down")
             made.sent.append((trio.current_time(), self._name, parse_advertisement(message)))
 
         async def receive(self) -> tuple[bytes, int, IPv6Address]:
@@ -84,10 +89,42 @@ async def test_rfc4861_6_2_5_the_last_word_at_the_end(world, autojump_clock):
     advertiser = Advertiser(["lan0"], AdvertiseWish((ONE,)), uniform=latest)
     with trio.move_on_after(2):
         await advertiser.run()
-    (_, first), (_, last) = world.on("lan0")
+    (_, first), *finals = world.on("lan0")
     assert lifetimes(first) == {ONE.network: 1800}
-    assert lifetimes(last) == {ONE.network: 0}
-    assert last.routes[0].lifetime == last.router_lifetime == 0
+    assert len(finals) == 3
+    for _, last in finals:
+        assert lifetimes(last) == {ONE.network: 0}
+        assert last.routes[0].lifetime == last.router_lifetime == 0
+    assert world.open == 0
+
+
+@pytest.mark.trio
+async def test_rfc4861_6_2_5_the_last_words_do_not_delay_the_end(world, autojump_clock):
+    """Three are apart, so that one burst of noise does not take all, and on all links at once."""
+    world.add("lan0")
+    world.add("lan1")
+    advertiser = Advertiser(["lan0", "lan1"], AdvertiseWish((ONE,)), uniform=latest)
+    with trio.move_on_after(2) as scope:
+        await advertiser.run()
+    for name in ("lan0", "lan1"):
+        times = [when for when, _ in world.on(name)[-3:]]
+        assert times[0] == pytest.approx(scope.deadline)
+        assert all(after - before >= 0.1 for before, after in pairwise(times))
+    assert trio.current_time() - scope.deadline <= 0.5
+
+
+@pytest.mark.trio
+async def test_rfc4861_6_2_5_an_interface_that_has_gone_needs_no_last_word(world, autojump_clock):
+    world.add("lan0")
+    advertiser = Advertiser(["lan0"], AdvertiseWish((ONE,)), uniform=latest)
+    with trio.move_on_after(2) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(advertiser.run)
+            await trio.sleep(1)
+            world.broken = True
+            await trio.sleep_forever()
+    assert len(world.on("lan0")) == 1
+    assert trio.current_time() - scope.deadline < 0.1
     assert world.open == 0
 
 
@@ -114,7 +151,7 @@ async def test_rfc4861_6_2_4_a_change_is_said_three_times_with_what_is_gone(worl
         advertiser.configure(["lan0"], AdvertiseWish((TWO,)))
         await trio.sleep(700)
         nursery.cancel_scope.cancel()
-    said = [said for _, said in world.on("lan0")[count:-1]]
+    said = [said for _, said in world.on("lan0")[count:-3]]
     assert [lifetimes(item) for item in said[:3]] == [{TWO.network: 1800, ONE.network: 0}] * 3
     assert [lifetimes(item) for item in said[3:]] == [{TWO.network: 1800}]
 
@@ -149,13 +186,14 @@ async def test_interfaces_are_added_and_taken_away(world, autojump_clock):
         await trio.sleep(1)
         advertiser.configure(["lan1"], AdvertiseWish((ONE,)))
         await trio.sleep(5)
-        assert [lifetimes(said)[ONE.network] for _, said in world.on("lan0")] == [1800, 0]
+        assert [lifetimes(said)[ONE.network] for _, said in world.on("lan0")] == [1800, 0, 0, 0]
         assert lifetimes(world.on("lan1")[0][1]) == {ONE.network: 1800}
         # Away and back at once: the last word comes first, not last.
         advertiser.configure([], AdvertiseWish((ONE,)))
         advertiser.configure(["lan1"], AdvertiseWish((ONE,)))
         await trio.sleep(5)
-        assert [lifetimes(said)[ONE.network] for _, said in world.on("lan1")][-2:] == [0, 1800]
+        told = [lifetimes(said)[ONE.network] for _, said in world.on("lan1")]
+        assert told == [1800, 0, 0, 0, 1800]
         nursery.cancel_scope.cancel()
     assert world.open == 0
 
@@ -172,8 +210,8 @@ async def test_a_new_interval_counts_at_once(world, autojump_clock):
         await trio.sleep(100)
         nursery.cancel_scope.cancel()
     times = [when for when, _ in world.on("lan0")]
-    assert world.on("lan0")[-2][1].routes[0].lifetime == 30
-    assert times[-2] - times[-3] == pytest.approx(10.0)
+    assert world.on("lan0")[-4][1].routes[0].lifetime == 30
+    assert times[-4] - times[-5] == pytest.approx(10.0)
 
 
 @pytest.mark.trio
@@ -190,7 +228,7 @@ async def test_an_address_that_comes_is_followed(world, autojump_clock):
         advertiser.refresh()
         await trio.sleep(1)
         nursery.cancel_scope.cancel()
-    said = world.on("lan0")[-2][1]
+    said = world.on("lan0")[-4][1]
     assert [(item.servers, bool(item.lifetime)) for item in said.rdnss] == [
         ((better,), True),
         ((LINK_LOCAL,), False),

@@ -108,6 +108,8 @@ def test_only_addresses_where_the_gateway_answers_are_named():
             {"lan1"},
             {UNIQUE_LOCAL},
         ),
+        ({"dns64.enabled": True, "dns64.listen": ["*", "lan1"]}, {"lan0", "lan1"}, set()),
+        ({"dns64.enabled": True, "dns64.listen": ["*@5353"]}, set(), set()),
     ],
 )
 def test_the_configuration_says_where_the_gateway_answers(keys, interfaces, addresses):

@@ -118,6 +118,69 @@ def test_an_advertisement_of_another_program_is_read():
 
 def test_what_is_built_is_read_again():
     assert m.parse_advertisement(m.build_advertisement(FULL)) == FULL
+    nothing = m.RouterAdvertisement()
+    assert m.parse_advertisement(m.build_advertisement(nothing)) == nothing
+
+
+def test_a_router_lifetime_has_sixteen_bits():
+    for seconds, said in ((65_535, 65_535), (65_536, 65_535)):
+        data = m.build_advertisement(m.RouterAdvertisement(router_lifetime=seconds))
+        assert read(data)[0].routerlifetime == said
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        m.build_advertisement(FULL)[:15],
+        b"\x85" + m.build_advertisement(FULL)[1:],
+        b"\x86\1" + m.build_advertisement(FULL)[2:],
+        m.build_advertisement(FULL) + b"\1",
+        m.build_advertisement(FULL) + b"\1\0aaaaaa",
+        m.build_advertisement(FULL) + b"\1\2aaaaaa",
+    ],
+)
+def test_rfc4861_6_1_2_what_is_no_advertisement(data):
+    with pytest.raises(m.BadMessage):
+        m.parse_advertisement(data)
+
+
+@pytest.mark.parametrize(
+    ("option", "found"),
+    [
+        # RFC 4191 §2.3: as much of the prefix as its length needs.
+        (bytes((24, 3, 128, 0, 0, 0, 0, 9)) + bytes(16), ["::/128"]),
+        (bytes((24, 3, 129, 0, 0, 0, 0, 9)) + bytes(16), []),
+        (bytes((24, 2, 65, 0, 0, 0, 0, 9)) + bytes(8), []),
+        (bytes((24, 2, 64, 0, 0, 0, 0, 9)) + bytes(8), ["::/64"]),
+        (bytes((24, 1, 1, 0, 0, 0, 0, 9)), []),
+        (bytes((24, 1, 0, 0, 0, 0, 0, 9)), ["::/0"]),
+        # RFC 8781 §4: two units of eight bytes.
+        (bytes((38, 2, 0, 8)) + bytes(12), ["::/96"]),
+        (bytes((38, 1, 0, 8)) + bytes(4), []),
+        (bytes((38, 3, 0, 8)) + bytes(20), []),
+        # RFC 8106 §5.1: an address at least, and no half one.
+        (bytes((25, 3, 0, 0, 0, 0, 0, 9)) + bytes(16), ["::"]),
+        (bytes((25, 1, 0, 0, 0, 0, 0, 9)), []),
+        (bytes((25, 2, 0, 0, 0, 0, 0, 9)) + bytes(8), []),
+        (bytes((25, 4, 0, 0, 0, 0, 0, 9)) + bytes(24), []),
+        # RFC 4861 §4.6.2.
+        (bytes((3, 4, 64, 192)) + bytes(28), ["::/64"]),
+        (bytes((3, 4, 200, 192)) + bytes(28), ["::/128"]),
+        (bytes((3, 3, 64, 192)) + bytes(20), []),
+        # Of other kinds, as long as a prefix or a route.
+        (bytes((250, 4, 64, 192)) + bytes(28), []),
+        (bytes((250, 2, 64, 0, 0, 0, 0, 9)) + bytes(8), []),
+    ],
+)
+def test_options_of_the_wrong_length_are_ignored_and_the_rest_is_read(option, found):
+    data = m.build_advertisement(m.RouterAdvertisement()) + option + bytes((1, 1)) + MAC
+    said = m.parse_advertisement(data)
+    prefixes = [item.prefix for item in said.routes]
+    prefixes += [item.prefix for item in said.pref64]
+    prefixes += [item.prefix for item in said.prefixes]
+    servers = [server for item in said.rdnss for server in item.servers]
+    assert [str(item) for item in (*prefixes, *servers)] == found
+    assert said.link == MAC
 
 
 @given(st.data())
