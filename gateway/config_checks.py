@@ -24,13 +24,13 @@ from translate.static_bib import StaticEntry
 _SITE_LOCAL = IPv6Network("fec0::/10")
 _EVERYONE = (IPv6Network("::/0"), IPv6Network("2000::/3"))
 
-# RFC 6146 §4 and what it cites: RFC 4787 REQ-5, RFC 5382 REQ-4 and REQ-5, RFC 5508 REQ-1.
+# RFC 6146 §4 and what it cites: RFC 4787 REQ-5, RFC 5382 REQ-4 and REQ-5, RFC 5508 REQ-2.
 _LEAST_TIMEOUTS = {
     "udp_default": (120.0, "RFC 4787 REQ-5"),
     "tcp_est": (7440.0, "RFC 5382 REQ-5"),
     "tcp_trans": (240.0, "RFC 5382 REQ-5"),
     "tcp_incoming_syn": (6.0, "RFC 5382 REQ-4"),
-    "icmp_default": (60.0, "RFC 5508 REQ-1"),
+    "icmp_default": (60.0, "RFC 5508 REQ-2"),
 }
 
 

@@ -14,8 +14,10 @@ import logging
 import os
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import partial
+from ipaddress import IPv4Network
 
 import trio
 
@@ -104,6 +106,11 @@ class DataPlane:
             tos=self._translator.settings.tos,
             traffic_class=self._translator.settings.traffic_class,
         )
+
+    def answer_for(self, pool4: Iterable[IPv4Network]) -> None:
+        """Answers ARP for these networks from now on, where the device has a link layer."""
+        if self._neighbours is not None:
+            self._neighbours = replace(self._neighbours, pool4=tuple(pool4))
 
     async def run(self) -> None:
         """Forwards frames until cancelled.

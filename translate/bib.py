@@ -1,7 +1,7 @@
 """Creating, finding and ending BIB entries and sessions, within limits (RFC 6146 §3.5).
 
 The one owner of translation state. It decides what may exist; what a packet of a protocol
-means to it is decided by its callers (translate/filtering.py).
+means to it is decided by its callers (translate/from_v6.py, translate/from_v4.py).
 """
 
 from __future__ import annotations
@@ -170,13 +170,8 @@ class StateTables:
 
     def _end_sessions(self, entry: BibEntry) -> None:
         """Ends the sessions of a mapping; a dynamic one goes with the last of them."""
-        if not entry.sessions:
-            return
-        for session in self.flows[entry.protocol].sessions():
-            if session.bib is entry:
-                self.end_session(session)
-                if not entry.sessions:
-                    break
+        while entry.newest is not None:
+            self.end_session(entry.newest)
 
     def _end_mapping(self, entry: BibEntry) -> None:
         del self.bib6[entry.protocol][entry.key6]
@@ -220,7 +215,7 @@ class StateTables:
         carried = entry.protocol != Protocol.TCP and not self.in_pool4(server4)
         self.flows[entry.protocol].insert(session, carried=carried)
         self.wheel.add(session)
-        entry.sessions += 1
+        entry.enter(session)
         if entry.servers is not None:
             entry.servers[server4] = entry.servers.get(server4, 0) + 1
         client.sessions += 1
@@ -301,7 +296,7 @@ class StateTables:
         session.state = State.CLOSED
         self.session_count -= 1
         entry.client.sessions -= 1
-        entry.sessions -= 1
+        entry.leave(session)
         if entry.servers is not None:
             server4 = session.server4
             entry.servers[server4] -= 1

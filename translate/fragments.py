@@ -1,4 +1,4 @@
-"""Fragments of either family (RFC 6146 §3.4, RFC 7915 §4.1.1, §5.1.1).
+"""Fragments of either family (RFC 6146 §3.4, RFC 7915 §4.1, §5.1.1).
 
 Theory of operation. Only the first fragment of a datagram names the ports, so it decides what
 happens to all of them. Once it has been translated its session is remembered under the
@@ -9,8 +9,8 @@ which IPv6 needs computed. They wait until the last piece is there.
 
 What waits is limited in number, bytes, time and for each sender. A datagram whose pieces
 overlap is given up altogether (RFC 5722 §4), and so is one whose first fragment does not hold
-the whole transport header (RFC 1858): both are ways past a firewall. An exact repetition of a
-piece is dropped alone.
+the whole transport header (RFC 1858 §3): both are ways past a firewall. Together they leave no
+piece that reaches into the header (RFC 1858 §4). An exact repetition of a piece is dropped alone.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class FromV4:
         datagram = table.add(key, view.src, view, now)
         out: list[Packet] = []
         if datagram.session is not None:
-            out = self._piece(datagram, datagram.session, view, now)
+            out = self._piece(datagram.session, view, now)
         elif view.fragment.offset:
             table.hold(datagram, view)
         else:
@@ -132,16 +132,10 @@ class FromV4:
         out = to_v6(self._core, session, packet, view)
         datagram.session = session
         for held in table.release(datagram):
-            out += self._piece(datagram, session, held, now)
+            out += self._piece(session, held, now)
         return out
 
-    def _piece(
-        self, datagram: Datagram[IPv4View], session: Session, view: IPv4View, now: float
-    ) -> list[Packet]:
-        assert view.fragment is not None
-        if session.protocol == Protocol.TCP and view.fragment.offset < 16:
-            # RFC 1858: a second piece that reaches into the TCP header.
-            raise Discard(self._core.fragments4.give_up(datagram, Reason.FRAGMENT_TINY))
+    def _piece(self, session: Session, view: IPv4View, now: float) -> list[Packet]:
         session.last = now
         return piece_to_v6(self._core, session, view)
 

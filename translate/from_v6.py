@@ -104,7 +104,10 @@ class FromV6:
         datagram = table.add(key, view.src, view, now)
         out: list[Packet] = []
         if datagram.session is not None:
-            out.append(self._piece(datagram, datagram.session, view, now))
+            if not self._core.has_way(dst4):
+                # What has left of it is no use any more.
+                raise Discard(table.give_up(datagram, Reason.UPLINK_DOWN))
+            out.append(self._piece(datagram.session, view, now))
         elif view.fragment.offset:
             table.hold(datagram, view)
         else:
@@ -140,17 +143,10 @@ class FromV6:
         session = self._session(packet, view, prefix, dst4, now)
         out = to_v4(self._core, session, packet, view, now)
         datagram.session = session
-        out += [self._piece(datagram, session, held, now) for held in table.release(datagram)]
+        out += [self._piece(session, held, now) for held in table.release(datagram)]
         return out
 
-    def _piece(
-        self, datagram: Datagram[IPv6View], session: Session, view: IPv6View, now: float
-    ) -> Packet:
-        assert view.fragment is not None
-        if session.protocol == Protocol.TCP and view.fragment.offset < 16:
-            # RFC 1858: a second piece that reaches into the TCP header.
-            reason = self._core.fragments6.give_up(datagram, Reason.FRAGMENT_TINY)
-            raise Discard(reason)
+    def _piece(self, session: Session, view: IPv6View, now: float) -> Packet:
         session.last = now
         return piece_to_v4(self._core, session, view)
 

@@ -159,7 +159,7 @@ def seal(message: bytes, protocol: int, src: bytes, dst: bytes, *, before: int) 
 
 
 def router4(router6: bytes, flow: Flow, pool: tuple[IPv4Network, ...]) -> bytes:
-    """The IPv4 source of an error from this IPv6 router (RFC 6791 §3).
+    """The IPv4 source of an error from this IPv6 router (RFC 6791 §3.2).
 
     The client itself appears as the server knows it. A router, which has no IPv4 address, gets
     one of the pool, always the same, so that a traceroute shows hops apart; without a pool the

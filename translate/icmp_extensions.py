@@ -140,8 +140,8 @@ def translate(extension: bytes, family: Family, address: Callable[[bytes], bytes
 def _objects(extension: bytes) -> list[bytes] | None:
     """The objects of an extension structure, each with its header; None when it is malformed.
 
-    RFC 4884 §7: a checksum of 0 was not computed; there is at least one object, each of whole
-    32-bit words. What is longer than any error is not looked at.
+    RFC 4884 §7: a checksum of 0 was not computed, and there is at least one object; §8: each of
+    whole 32-bit words. What is longer than any error is not looked at.
     """
     if not 8 <= len(extension) <= MAX_ERROR6 or extension[0] >> 4 != _VERSION:
         return None

@@ -128,7 +128,7 @@ def parse_ipv4(data: bytes, *, truncated: bool = False) -> IPv4View:
     """The view of an IPv4 packet. Raises Discard.
 
     `truncated`: the packet is the inside of an ICMP error: it may be shorter than it says,
-    and what follows it is padding or an extension (RFC 4884 §5).
+    and what follows it is padding or an extension (RFC 4884 §4).
     """
     if len(data) < 20:
         raise Discard(Reason.MALFORMED)

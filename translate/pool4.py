@@ -1,4 +1,4 @@
-"""pool4: the IPv4 transport addresses that the translator may use (RFC 6146 §3.2)."""
+"""pool4: the IPv4 transport addresses that the translator may use (RFC 6146 §3.5.1.1)."""
 
 from __future__ import annotations
 

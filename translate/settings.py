@@ -70,7 +70,7 @@ class Settings:
     it off, any other value is the MSS itself in bytes.
     `icmp6_source`: 16 bytes, source of the translator's own ICMPv6 errors.
     `icmp4_source`: 4 bytes, source of its own ICMPv4 errors.
-    `icmp4_error_pool`: sources of errors that come from IPv6 routers (RFC 6791 §3); empty: the
+    `icmp4_error_pool`: sources of errors that come from IPv6 routers (RFC 6791 §3.2); empty: the
     pool4 address of the session.
     `tos`, `traffic_class`: what IPv4 and IPv6 packets leave with, None for what they came with
     (RFC 7915 §4.1, §5.1).

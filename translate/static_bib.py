@@ -1,4 +1,4 @@
-"""Static BIB entries: mappings that the operator makes (RFC 6146 §3.2), e.g. port forwarding."""
+"""Static BIB entries: mappings that the operator makes (RFC 6146 §3.1), e.g. port forwarding."""
 
 from __future__ import annotations
 

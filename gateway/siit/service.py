@@ -164,6 +164,7 @@ class SiitService(Service):
         )
         self._translator.configure(self._settings())
         self._plane.configure()
+        self._plane.answer_for(after.pool_networks)
         _log.info("re-read: %d mappings", len(table))
 
     # -- what is told ------------------------------------------------------------------------

@@ -331,6 +331,55 @@ def test_a_map_that_changes(lab: Lab, start_gateway: StartGateway) -> None:
     assert difference(before, snapshot(topology.gateway)) == ""
 
 
+def test_arp_follows_the_map(lab: Lab, start_gateway: StartGateway) -> None:
+    """Who has the device on its link, such as a bridge, asks for the addresses themselves."""
+    topology = build(lab)
+    gateway = start_gateway(topology.gateway, config=config(lab))
+    path = next(lab.folder.glob("*-siit.map"))
+
+    def answered(*addresses: str) -> list[str]:
+        out = topology.gateway.run(sys.executable, "-c", _WHO_HAS, "tap0", *addresses).out
+        return out.split()
+
+    old, new = V6HOST4, "203.0.113.129"
+    assert answered(old, new) == [old]
+    path.write_text(f"{new} {CLIENT6}\n")
+    gateway.wait_for("re-read: 1 mappings", after=gateway.reload())
+    assert answered(old, new) == [new]
+
+
+# Asks for each address, then for the next hop, which is always answered, and in the same order.
+_WHO_HAS = """
+import socket, sys
+raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806))
+raw.bind((sys.argv[1], 0x0806))
+raw.settimeout(10)
+mac, last = raw.getsockname()[4], socket.inet_aton("192.0.0.8")
+for target in [*map(socket.inet_aton, sys.argv[2:]), last]:
+    body = bytes.fromhex("0001080006040001") + mac + bytes([203, 0, 113, 1]) + bytes(6) + target
+    raw.send(b"\\xff" * 6 + mac + b"\\x08\\x06" + body)
+while True:
+    frame = raw.recv(2000)
+    if frame[20:22] != b"\\0\\2":
+        continue
+    if frame[28:32] == last:
+        break
+    print(socket.inet_ntoa(frame[28:32]))
+"""
+
+
+def test_the_well_known_prefix_is_explained(lab: Lab, start_gateway: StartGateway) -> None:
+    """RFC 6052 §3.1: v4host has no global address, and is refused under 64:ff9b::/96."""
+    topology = build(lab)
+    more = 'prefix = ["64:ff9b::/96"]\nicmp6_source = "fd00:64::8"'
+    gateway = start_gateway(topology.gateway, config=config(lab, more=more))
+    topology.client.ip("-6", "route", "replace", "64:ff9b::/96", "via", "fd00:64::1")
+    ping = ("ping", "-n", "-c", "1", "-W", "2", f"64:ff9b::{SERVER4}")
+    told = topology.client.run(*ping, check=False).out
+    assert "prohibited" in told
+    gateway.wait_for("wkp_strict = false")
+
+
 def test_a_route_that_is_there_already(lab: Lab, start_gateway: StartGateway) -> None:
     """It is told; everything else goes on."""
     topology = build(lab)

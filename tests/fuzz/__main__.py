@@ -45,7 +45,8 @@ def guided(seconds: int, corpus: Path, findings: Path) -> None:
         sys.exit("fuzz: atheris is missing: pip install -e '.[fuzz]', or use --unguided")
     # The checker is not instrumented: its branches are not what is to be covered.
     with atheris.instrument_imports(include=["translate"]):
-        import translate.nat64  # noqa: F401
+        import translate.nat64
+        import translate.siit.translator  # noqa: F401
     from tests.fuzz.scenario import HEADER_SIZE, MAX_RECORDS, RECORD_SIZE, run
     from tests.fuzz.seeds import write
 

@@ -39,15 +39,17 @@ def judge(
     own: Collection[bytes] = (),
     forwards_zero: bool = False,
     marks: tuple[int | None, int | None] = (None, None),
+    others: bool = False,
 ) -> None:
     """Judges what came out for one packet; `discards` is by how much the counters rose.
 
     `own`: addresses (4 or 16 bytes) that the translator's own errors come from; they tell an
     answer from a packet that is sent back into its own family (hairpinning). `forwards_zero`:
     UDP from IPv4 that has no checksum may go on without (RFC 7915 §4.5). `marks`: the type of
-    service and the traffic class that packets leave with, None for a copy. Raises Finding.
+    service and the traffic class that packets leave with, None for a copy. `others`: protocols that
+    nobody knows pass. Raises Finding.
     """
-    seen = [read_out(one.data) for one in out]
+    seen = [read_out(one.data, others=others) for one in out]
     for one, what in zip(out, seen, strict=True):
         _check_offload(one, what)
     came = read_in(packet.data)
@@ -163,6 +165,9 @@ def _check_whole(
             _check_inner(came, seen)
             return
         require(not seen.is_error, "an ICMP error for what is none")
+    if came.protocol not in (ICMP, TCP, UDP, ICMPV6):
+        require(b"".join(seen.body for seen in wholes) == came.body, "an unknown protocol changed")
+        return
     data = b"".join(seen.data for seen in wholes)
     require(data == came.data, "the data changed")
     if out[0].partial:

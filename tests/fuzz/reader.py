@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ICMP, TCP, UDP, FRAGMENT, ICMPV6 = 1, 6, 17, 44, 58
+ICMP, IGMP, TCP, UDP, FRAGMENT, ICMPV6 = 1, 2, 6, 17, 44, 58
 ERRORS4, ERRORS6 = (3, 11, 12), (1, 2, 3, 4)
 _SKIPPED6 = (0, 43, 60)
 
@@ -95,8 +95,8 @@ class Seen:
         return self.body[8:]
 
 
-def read_out(data: bytes) -> Seen:
-    """A packet that the translator sends. Raises Finding."""
+def read_out(data: bytes, *, others: bool = False) -> Seen:
+    """A packet that the translator sends; `others`: of any protocol. Raises Finding."""
     require(len(data) >= 20, "shorter than a header")
     version = data[0] >> 4
     require(version in (4, 6), f"version {version}")
@@ -106,7 +106,7 @@ def read_out(data: bytes) -> Seen:
         require(seen.offset + len(seen.body) <= 65535, "a fragment beyond 65535 bytes")
         require(not seen.more or bool(seen.body), "an empty fragment")
     if seen.first:
-        _check_transport(seen)
+        _check_transport(seen, others=others)
     return seen
 
 
@@ -158,9 +158,15 @@ def _read6(data: bytes) -> Seen:
     )
 
 
-def _check_transport(seen: Seen) -> None:
+def _check_transport(seen: Seen, *, others: bool) -> None:
     allowed = (ICMP, TCP, UDP) if seen.version == 4 else (ICMPV6, TCP, UDP)
-    require(seen.protocol in allowed, f"protocol {seen.protocol} in IPv{seen.version}")
+    # What means a header of the other family, or its ICMP, would be taken for it.
+    never = (ICMPV6, IGMP, *_SKIPPED6, FRAGMENT) if seen.version == 4 else (ICMP, IGMP, *_SKIPPED6)
+    is_known = seen.protocol in allowed
+    may_pass = is_known or (others and seen.protocol not in never)
+    require(may_pass, f"protocol {seen.protocol} in IPv{seen.version}")
+    if not is_known:
+        return
     if not seen.more:
         least = 20 if seen.protocol == TCP else 8
         require(len(seen.body) >= least, "a transport header cut off")

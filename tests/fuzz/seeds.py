@@ -15,6 +15,7 @@ ERROR4, ERROR6, EXTENSIONS6, OPTIONS4, OTHERS, HAIRPIN, ODD_SOURCE, LARGE = rang
 
 _SYN, _SYN_ACK, _ACK, _PSH_ACK, _FIN_ACK, _RST = range(6)
 _DF = 0x40
+DOWN = 0x10  # no uplink, where the header lets it come and go
 PARTIAL, GSO, WRONG_OFFLOAD = 0x40, 0x87, 0xF3
 
 
@@ -152,6 +153,21 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "filtered": [record(UDP6), record(UDP4, which=0x22), record(UDP6, which=2), record(UDP4)],
     "many-ports": [record(UDP6, which=n) for n in (0, 8, 16, 24, 1, 9, 17, 25)],
+    "uplink": [
+        record(UDP6),
+        *(record(kind | DOWN) for kind in (UDP6, UDP4, ECHO6, FRAG6, HAIRPIN)),
+        record(FRAG6),
+        record(FRAG6 | DOWN, flags=1),
+        record(FRAG6, flags=2),
+        record(UDP4),
+    ],
+    "mapped-hosts": [
+        *(record(UDP6, which=n) for n in (0, 8, 16, 24, 9, 17, 25, 1)),
+        *(record(UDP4, which=n << 3) for n in range(8)),
+        *(record(HAIRPIN, which=n << 3) for n in range(6)),
+        record(ERROR4, which=4),
+        record(ERROR6, which=4),
+    ],
     "damaged": [
         record(UDP6),
         *(record(UDP4, damage=(0x91 + 4 * n, n * 7, n)) for n in range(4)),
@@ -159,9 +175,11 @@ SEEDS: dict[str, list[bytes]] = {
     ],
 }
 
-# Settings (tests/fuzz/scenario.py, choose_settings): the defaults; address-dependent filtering;
+# Settings (tests/fuzz/choices.py): the defaults; address-dependent filtering;
 # limits, marks, blocks and an error pool; static mappings, zero checksums refused and a reload;
-# deterministic ports with zero checksums forwarded; pools by protocol and client, two prefixes.
+# deterministic ports with zero checksums forwarded; pools by protocol and client, two prefixes; an
+# uplink that comes and goes; stateless with intrinsic hairpinning and a pool, with simple and a
+# deny list, and with none, two prefixes, routed networks and a reload.
 HEADERS = (
     bytes(HEADER_SIZE),
     b"\x01\x01\x01\0",
@@ -169,6 +187,10 @@ HEADERS = (
     b"\0\0\x88\x20",
     b"\2\1\x0c\x42",
     b"\x81\0\x81\xa4",
+    b"\x42\1\0\0",
+    b"\x21\0\0\x44",
+    b"\x60\0\x08\x20",
+    b"\xa2\x04\x80\x01",
 )
 
 

@@ -590,7 +590,7 @@ def test_default_pool_without_masquerade_is_noticed():
         ("tcp_est", 7440, "RFC 5382 REQ-5"),
         ("tcp_trans", 240, "RFC 5382 REQ-5"),
         ("tcp_incoming_syn", 6, "RFC 5382 REQ-4"),
-        ("icmp_default", 60, "RFC 5508 REQ-1"),
+        ("icmp_default", 60, "RFC 5508 REQ-2"),
     ],
 )
 def test_timeout_below_the_rfc_is_noticed(key, least, rfc):

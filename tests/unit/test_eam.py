@@ -112,7 +112,18 @@ def test_the_same_prefix_twice_on_either_side_is_a_conflict(second):
         table("192.0.2.0/28 2001:db8::/124", second)
 
 
-@pytest.mark.parametrize("bad", [Eam(0x0100_0001, 24, 0, 120), Eam(0x0100_0000, 24, 1, 120)])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Eam(0x0100_0001, 24, 0, 120),
+        Eam(0x0100_0080, 24, 0, 120),
+        Eam(0x0100_0000, 24, 1, 120),
+        Eam(0x0100_0000, 24, 0x80, 120),
+        Eam(1 << 31, 0, 0, 96),
+        Eam(1, 0, 0, 96),
+        Eam(0, 0, 1, 0),
+    ],
+)
 def test_bits_behind_a_prefix_are_refused(bad):
     with pytest.raises(EamConflict, match="bits"):
         EamTable([bad])

@@ -1,4 +1,4 @@
-"""Fragments of either family (RFC 6146 §3.4, RFC 7915 §4.1, §4.1.1, §5.1.1, RFC 1858, RFC 5722).
+"""Fragments of either family (RFC 6146 §3.4, RFC 7915 §4.1, §5.1.1, RFC 1858, RFC 5722).
 
 The pieces are cut here, and what comes out is put together here, not by the code under test.
 """
@@ -333,12 +333,31 @@ def test_rfc1858_3_tiny_first_fragment(bench):
     assert bench.nat.state.session_count == 0
 
 
-def test_rfc1858_4_second_piece_inside_the_tcp_header(bench):
-    first = cut6(tcp6("S", data=DATA), 800)[0]
-    inside = cut6(tcp6("S", data=DATA), 8, 800)[1]
-    bench.refused(inside, Reason.FRAGMENT_HELD)
-    assert bench.send(first) == []
-    assert bench.send(inside) == []
+@pytest.mark.parametrize("start", [8, 16])
+@pytest.mark.parametrize("header_first", [True, False])
+def test_rfc1858_4_second_piece_inside_the_tcp_header(bench, start, header_first):
+    """The flags are in bytes 12 and 13, and the second piece could change them."""
+    first = cut6(tcp6("S", data=DATA), 24)[0]
+    inside = cut6(tcp6("S", data=DATA), start, 800)[1]
+    overlaps(bench, first, inside, header_first=header_first)
+
+
+@pytest.mark.parametrize("start", [8, 16])
+@pytest.mark.parametrize("header_first", [True, False])
+def test_rfc1858_4_second_piece_inside_the_tcp_header_from_ipv4(bench, start, header_first):
+    packet = opened(bench)["tcp"]
+    overlaps(bench, cut4(packet, 24)[0], cut4(packet, start, 800)[1], header_first=header_first)
+
+
+def overlaps(bench, first, inside, *, header_first):
+    """Asserts that nothing of the second piece gets out, and nothing behind it."""
+    if header_first:
+        assert len(bench.send(first)) == 1
+    else:
+        bench.refused(inside, Reason.FRAGMENT_HELD)
+        bench.refused(first, Reason.FRAGMENT_OVERLAP)
+    for _ in range(2):
+        assert bench.refused(inside, Reason.FRAGMENT_OVERLAP) == []
 
 
 @pytest.mark.parametrize("size", [8, 16])

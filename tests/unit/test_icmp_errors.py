@@ -355,7 +355,7 @@ def test_the_server_itself_appears_as_the_client_knows_it(bench):
 
 
 @pytest.mark.parametrize("src", ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"])
-def test_rfc6791_4_an_impossible_router_is_replaced_by_our_own_address(bench, src):
+def test_rfc7915_4_1_an_impossible_router_is_replaced_by_our_own_address(bench, src):
     packet = from_v4(bench, 11, 0)
     packet.src = src
     assert bench.one(packet).src == OWN6

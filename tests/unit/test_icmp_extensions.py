@@ -199,7 +199,7 @@ def test_rfc4884_4_an_original_cut_to_128_bytes(bench):
     ("kind", "code", "rest", "expected"),
     [(3, 4, 1400, (2, 0, 1420)), (3, 2, 0, (4, 1, 6)), (12, 0, 8 << 24, (4, 0, 7))],
 )
-def test_rfc4884_4_2_not_to_types_without_length(bench, kind, code, rest, expected):
+def test_rfc4884_4_6_not_to_types_without_length(bench, kind, code, rest, expected):
     """Packet Too Big and the ICMPv6 parameter problem: their second word is something else."""
     out, sent = sent4(bench, 150)
     padded = out.ljust(180, b"\0")
@@ -312,7 +312,7 @@ def test_rfc7915_5_2_the_extension_crosses_with_its_length(bench, kind, code, ex
     assert answer.data[26:28] == bytes(2)
 
 
-def test_rfc4884_4_6_an_original_cut_to_128_bytes_v6(bench):
+def test_rfc4884_4_an_original_cut_to_128_bytes_v6(bench):
     out, sent = sent6(bench, 400)
     (answer,) = bench.send(outer6(3, 0, out[:128] + structure(MPLS), length=16))
     _, _, length, original, extension = read4(answer.data)
@@ -323,7 +323,7 @@ def test_rfc4884_4_6_an_original_cut_to_128_bytes_v6(bench):
 
 
 @pytest.mark.parametrize(("kind", "value"), [(2, 0x10000500), (4, 0x06)])
-def test_rfc4884_4_4_no_length_in_packet_too_big_and_parameter_problem(bench, kind, value):
+def test_rfc4884_4_6_no_length_in_packet_too_big_and_parameter_problem(bench, kind, value):
     """What looks like one there is part of the MTU or of the pointer."""
     out, sent = sent6(bench, 400)
     packet = bytearray(outer6(kind, 0, out[:128] + structure(MPLS), length=0))
@@ -364,7 +364,7 @@ def test_rfc4884_3_towards_ipv4_the_original_gives_way(bench, size, count):
 
 
 @pytest.mark.parametrize(("count", "fits"), [(52, True), (53, False)])
-def test_rfc7915_5_2_a_large_extension_whole_or_not_at_all(bench, count, fits):
+def test_rfc4884_7_a_large_extension_to_ipv4_whole_or_not_at_all(bench, count, fits):
     """28 bytes of headers, 128 of the original and 420 of extension make 576."""
     out, sent = sent6(bench, 500)
     extension = structure(*[MPLS] * count)

@@ -126,7 +126,7 @@ def test_rfc7915_4_2_an_error_is_cut_to_1280_bytes(bench, size):
     [b"", bytes.fromhex("2000cda60008010100101140")],
     ids=["padding", "padding and extension"],
 )
-def test_rfc4884_5_1_a_padded_original_is_still_recognised(bench, name, extension):
+def test_rfc4884_4_a_padded_original_is_still_recognised(bench, name, extension):
     """Routers that append an extension pad a short original with zeros to 128 bytes."""
     sent = CLIENT_PACKETS[name].copy()
     out = bench.send(sent)[0].data
@@ -197,6 +197,16 @@ def test_rfc7915_4_1_options_inside_are_ignored(bench, name):
     assert inner(bench.one(error4(11, 0, 0, out))) == bytes(sent)
     for size in range(20 + len(OPTIONS[name]) + 8):
         assert bench.send(error4(11, 0, 0, out[:size])) == []
+
+
+@pytest.mark.parametrize("checksum", [0, 0xFFFF, 0x1234])
+def test_rfc5508_req3_the_inner_header_checksum_decides_nothing(bench, checksum):
+    """Routers quote a header that they have changed; the session says whose packet it was."""
+    sent = udp6(data=b"some data")
+    out = bytearray(bench.send(sent)[0].data)
+    out[10:12] = checksum.to_bytes(2, "big")
+    sent.hlim = out[8]
+    assert inner(bench.one(error4(11, 0, 0, out))) == bytes(sent)
 
 
 @pytest.mark.parametrize("total", [0, 8, 19, 20, 27])
@@ -346,7 +356,7 @@ def test_rfc7915_5_1_df_inside_goes_by_the_size(bench, size, df):
 
 @pytest.mark.parametrize("name", SERVER_NAMES)
 def test_a_padded_original_is_still_recognised_v6(bench, name):
-    """RFC 4884 §5.1 and §4.5: zeros behind a short original."""
+    """RFC 4884 §4: zeros behind a short original."""
     sent = server_packets(bench)[name]
     (out,) = bench.send(sent)
     assert len(out.data) < 128

@@ -177,9 +177,11 @@ def test_well_known_prefix_and_private_addresses():
     """RFC 6052 §3.1."""
     prefix = Prefix6(IPv6Network("64:ff9b::/96"), Layout.RFC6052)
     bench = SiitBench({"prefixes": (prefix,)})
-    bench.refused(v6("udp", dst="64:ff9b::a00:1"), Reason.NOT_EMBEDDED)
+    (answer,) = bench.refused(v6("udp", dst="64:ff9b::a00:1"), Reason.PRIVATE_UNDER_WKP)
+    assert bytes(read(answer.data).payload)[:2] == bytes((1, 1))
     assert bench.one(v6("udp", dst="64:ff9b::808:808")).dst == "8.8.8.8"
-    bench.refused(v4("udp", src="10.0.0.1"), Reason.SOURCE_UNMAPPED)
+    (answer,) = bench.refused(v4("udp", src="10.0.0.1"), Reason.PRIVATE_UNDER_WKP)
+    assert (read(answer.data)[ICMP].type, read(answer.data)[ICMP].code) == (3, 13)
 
 
 def test_a_routed_address_that_is_nobodys_goes_round_in_no_circle():
@@ -331,8 +333,34 @@ def test_igmp_is_dropped_in_silence():
 
 
 def test_no_next_header():
-    packet = IPv6(src=HOST, dst=SERVER, nh=59) / Raw(bytes(8))
-    assert SiitBench().refused(packet, Reason.NO_NEXT_HEADER) == []
+    """RFC 7915 §5.1: a protocol like others."""
+    out = SiitBench().one_plain(IPv6(src=HOST, dst=SERVER, nh=59) / Raw(bytes(8)))
+    assert (out.proto, out.src, bytes(out.payload)) == (59, HOST4, bytes(8))
+
+
+def fragments_of(offset, more, size):
+    """The same fragment from either side."""
+    head = IPv6ExtHdrFragment(nh=132, offset=offset // 8, m=more, id=7)
+    four = IP(src=SERVER4, dst=HOST4, proto=132, frag=offset // 8, flags=more)
+    return IPv6(src=HOST, dst=SERVER) / head / Raw(bytes(size)), four / Raw(bytes(size))
+
+
+@pytest.mark.parametrize(
+    ("offset", "more", "size"),
+    [(0, 1, 0), (800, 1, 0), (800, 0, 0), (65512, 0, 4), (65504, 0, 12), (65504, 1, 16)],
+)
+def test_a_fragment_that_is_part_of_no_datagram(offset, more, size):
+    """RFC 791 §3.1: without data, or beyond what any IPv4 packet has."""
+    for packet in fragments_of(offset, more, size):
+        assert SiitBench().refused(packet, Reason.FRAGMENT_OVERLAP) == []
+
+
+@pytest.mark.parametrize(
+    ("offset", "more", "size"), [(0, 0, 0), (65504, 1, 8), (65504, 0, 11), (65512, 0, 3)]
+)
+def test_the_last_fragment_that_a_datagram_can_have(offset, more, size):
+    for packet in fragments_of(offset, more, size):
+        assert len(SiitBench().send(packet)) == 1
 
 
 def test_the_header_checksum_is_looked_at_where_nobody_has():

@@ -93,6 +93,16 @@ def test_who_is_not_admitted_gets_none():
     bench.refused(udp6(), Reason.CLIENT_REFUSED)
 
 
+def test_a_mapping_goes_before_the_pool():
+    """Also one that came later, while the pool still knows the host."""
+    bench, pool = pooled()
+    assert IPv4Address(bench.one(udp6()).src) in POOL
+    mappings = table((f"{HOST4}/32", f"{CLIENT}/128"))
+    bench.nat.configure(replace(bench.nat.siit, mappings=mappings, pool=pool))
+    assert bench.one(udp6()).src == HOST4
+    assert bench.one(udp4(HOST4)).dst == CLIENT
+
+
 def test_a_mapped_host_is_not_asked_for():
     bench, _ = pooled(admit=lambda _: False)
     assert bench.one(udp6(src=HOST)).src == HOST4
@@ -103,7 +113,7 @@ def test_what_cannot_pass_uses_no_address():
     bench, pool = pooled()
     bench.refused(udp6(hlim=1), Reason.HOP_LIMIT)
     bench.refused(udp6(dst=embedded("127.0.0.1")), Reason.NOT_EMBEDDED)
-    bench.refused(IPv6(src=CLIENT, dst=SERVER, nh=59), Reason.NO_NEXT_HEADER)
+    bench.refused(IPv6(src=CLIENT, dst=SERVER, nh=2), Reason.ICMP_TYPE)
     bench.refused(udp6(src=embedded("127.0.0.1")), Reason.SOURCE_UNMAPPED)
     assert len(pool) == 0
 

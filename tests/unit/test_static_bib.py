@@ -1,4 +1,4 @@
-"""Static BIB entries: IPv4 hosts reach IPv6 servers (RFC 6146 §3.2, §3.5.1, §3.5.2.2)."""
+"""Static BIB entries: IPv4 hosts reach IPv6 servers (RFC 6146 §3.1, §3.5.1, §3.5.2.2)."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ from tests.oracle import (
     udp4,
     udp6,
 )
+from translate.flow_records import RecordTable
 from translate.packets import Protocol
 from translate.reasons import Reason
+from translate.sessions import FlowTable
 from translate.settings import Filtering, Limits
 from translate.static_bib import StaticEntry
 
@@ -148,6 +150,40 @@ def test_reload_keeps_sessions_of_what_is_unchanged():
     reconfigure(bench, DNS, PING)
     assert list(bench.nat.state.sessions()) == [session]
     bench.one(echo4(77, kind=8))
+
+
+@pytest.mark.parametrize("kept", [(0, 4), (1, 3), (2,), (0, 1), (3, 4), (0, 1, 2, 3, 4)])
+def test_reload_ends_all_sessions_whichever_have_ended_before(kept):
+    """Whether the first, the last or those between have gone, and new ones have come."""
+    bench = Bench(static=(DNS, WEB))
+    bench.one(tcp4("S", 80))
+    for number in range(5):
+        bench.one(udp4(53, sport=4000 + number))
+    bench.advance(200)
+    for number in kept:
+        bench.one(udp4(53, sport=4000 + number))
+    bench.advance(150)
+    bench.one(udp4(53, sport=5000))
+    bench.one(tcp4("S", 80))
+    assert counts(bench)[:3] == (len(kept) + 2, 2, 1)
+    reconfigure(bench, WEB)
+    assert counts(bench)[:3] == (1, 1, 1)
+    reconfigure(bench)
+    assert counts(bench) == counts(Bench())
+
+
+def test_reload_looks_at_no_session_of_another_mapping(monkeypatch):
+    """There may be a million of them, and nothing else goes on meanwhile."""
+    bench = Bench(static=(DNS, static(17, 54, 54)))
+    port = sent(bench, sport=40000)[UDP].sport
+    for number in range(3):
+        bench.one(udp4(53, sport=4000 + number))
+        bench.one(udp4(54, sport=4000 + number))
+    monkeypatch.setattr(FlowTable, "sessions", None)
+    monkeypatch.setattr(RecordTable, "values", None)
+    reconfigure(bench, static(17, 54, 54), static(17, port, 55))
+    assert bench.nat.state.displaced == 1
+    assert counts(bench)[:3] == (3, 2, 1)
 
 
 def test_reload_leads_a_port_to_another_server():

@@ -177,6 +177,11 @@ def pieces(upper: bytes, *sizes: int) -> list[tuple[int, bool, bytes]]:
     return out
 
 
+def clause_of(text: str) -> str:
+    """The clause of a vector of RFC 7915, whose sections are given alone."""
+    return f"RFC 7915 {text}" if text.startswith("§") else text
+
+
 def opened() -> Step:
     """The first packet of a UDP flow, which makes mapping and session."""
     return step(udp6(), udp6_as_4())

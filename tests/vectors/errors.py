@@ -14,6 +14,7 @@ from tests.vectors.build import (
     S6,
     Step,
     Vector,
+    clause_of,
     echo6,
     icmp4,
     icmp6,
@@ -49,7 +50,7 @@ FREE = ("identification", "inner-identification")
 def vectors() -> list[Vector]:
     """All of them."""
     return [
-        Vector(name, f"RFC 7915 {clause}", (opened(), *steps))
+        Vector(name, clause_of(clause), (opened(), *steps))
         for name, clause, steps in (*_from_v4(), *_from_v6())
     ]
 

@@ -92,7 +92,7 @@ def _static() -> list[Vector]:
     return [
         Vector(
             "static mapping: a connection from IPv4",
-            "RFC 6146 §3.2, §3.5.2.2",
+            "RFC 6146 §3.1, §3.5.2.2",
             (
                 *connection,
                 # Reset and gone; the mapping stays.
@@ -104,13 +104,13 @@ def _static() -> list[Vector]:
         ),
         Vector(
             "static mapping: open to everybody under address-dependent filtering",
-            "RFC 6146 §3.2, §3.5.1",
+            "RFC 6146 §3.1, §3.5.1",
             (step(udp4(), asked), step(udp4(src=OTHER_S4), other)),
             {**mapping("udp", SERVICE), "filtering": "address-dependent"},
         ),
         Vector(
             "static mapping: what the server behind it sends",
-            "RFC 6146 §3.2, §3.5.1",
+            "RFC 6146 §3.1, §3.5.1",
             (
                 step(udp6(port=SERVICE), udp6_as_4()),
                 step(udp4(), asked),
@@ -138,7 +138,7 @@ def _static() -> list[Vector]:
         ),
         Vector(
             "static mapping: a ping from IPv4",
-            "RFC 6146 §3.2, §3.5.3",
+            "RFC 6146 §3.1, §3.5.3",
             (step(ping4, ping6), step(pong6, pong4)),
             mapping("icmp", 7),
         ),
@@ -471,7 +471,7 @@ def _others() -> list[Vector]:
         *(
             Vector(
                 f"several prefixes: {name}",
-                "RFC 6146 §3.2: pool6",
+                "RFC 6146 §3.5.4: pool6",
                 (step(udp6(dst=server), udp6_as_4()), step(udp4(), answer(server))),
                 {"prefix": prefixes, "layout": "rfc6052"},
             )

@@ -1,4 +1,4 @@
-"""RFC 7915 §4.1, §4.1.1 and §4.5: packets from IPv4."""
+"""RFC 7915 §4.1 and §4.5: packets from IPv4."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.vectors.build import (
     S6,
     Step,
     Vector,
+    clause_of,
     echo6,
     icmp4,
     opened,
@@ -30,10 +31,10 @@ from tests.vectors.build import (
 def vectors() -> list[Vector]:
     """All of them."""
     return [
-        Vector(name, f"RFC 7915 {clause}", (opened(), *steps))
+        Vector(name, clause_of(clause), (opened(), *steps))
         for name, clause, steps in (*_header_fields(), *_options(), *_fragments(), *_refusals())
     ] + [
-        *(Vector(name, f"RFC 7915 {clause}", steps) for name, clause, steps in _transport()),
+        *(Vector(name, clause_of(clause), steps) for name, clause, steps in _transport()),
         *_without_checksum(),
     ]
 

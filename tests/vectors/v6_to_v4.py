@@ -30,6 +30,7 @@ from tests.vectors.build import (
     S6,
     Step,
     Vector,
+    clause_of,
     echo6,
     own6,
     pieces,
@@ -44,7 +45,7 @@ from tests.vectors.build import (
 def vectors() -> list[Vector]:
     """All of them."""
     return [
-        Vector(name, f"RFC 7915 {clause}", steps)
+        Vector(name, clause_of(clause), steps)
         for name, clause, steps in (
             *_header_fields(),
             *_extension_headers(),

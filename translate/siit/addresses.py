@@ -16,7 +16,8 @@ from ipaddress import IPv4Network, collapse_addresses
 from translate.address_pool import AddressPool
 from translate.addresses import Prefix6
 from translate.eam import EamTable
-from translate.policy import DestinationPolicy
+from translate.policy import DestinationPolicy, is_illegal4
+from translate.reasons import Reason
 from translate.settings import Settings
 
 
@@ -96,6 +97,19 @@ class AddressMap:
                     return addr4
         return None
 
+    def is_private6(self, addr6: bytes) -> bool:
+        """Whether an address would have an IPv4 one, but for RFC 6052 §3.1."""
+        for prefix in self._prefixes:
+            addr4 = prefix.extract(addr6) if prefix.contains(addr6) else None
+            if addr4 and self._policy.refusal(addr4, prefix) is Reason.PRIVATE_UNDER_WKP:
+                return True
+        return False
+
+    def is_private4(self, addr4: bytes) -> bool:
+        """Whether an address could be embedded, but for RFC 6052 §3.1."""
+        refusal = self._policy.refusal(addr4, self._prefixes[0]) if self._prefixes else None
+        return refusal is Reason.PRIVATE_UNDER_WKP
+
     def embedded(self, addr4: bytes) -> bytes | None:
         """The address in the first prefix, None without one and for a refused address."""
         if not self._prefixes:
@@ -109,6 +123,17 @@ class AddressMap:
             # Nobody else may answer for an address that has not been assigned.
             return self.explicit6(addr4)
         return self.explicit6(addr4) or self.embedded(addr4)
+
+    def error_source6(self, addr4: bytes) -> bytes | None:
+        """The source of an ICMPv4 error as IPv6 sees it, None when it has none.
+
+        RFC 7915 §4.1: one that no packet may come from (127.0.0.1) is translated here all the
+        same, so that whoever looks for a fault can see it.
+        """
+        found = self.to_v6(addr4)
+        if found is None and self._prefixes and is_illegal4(addr4):
+            return self._prefixes[0].embed(addr4)
+        return found
 
     def turns(self, addr4: bytes, addr6: bytes) -> bool:
         """Whether a packet from IPv6 to this address, in both forms, turns round in here.

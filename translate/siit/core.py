@@ -9,13 +9,16 @@ from typing import NoReturn
 from translate.icmp import Icmp4, Icmp6
 from translate.icmp_errors import Flow
 from translate.own_errors import OwnErrors
-from translate.packets import IPv4View, IPv6View, Packet
+from translate.packets import Fragment, IPv4View, IPv6View, Packet
 from translate.policy import DestinationPolicy
 from translate.reasons import Discard, Reason
 from translate.sessions import Session
 from translate.settings import Settings
 from translate.siit.addresses import AddressMap, SiitSettings
 from translate.siit.flow_cache import FlowCache
+
+# What fits into one IPv4 packet, in bytes; a datagram in fragments is never larger.
+_MOST_DATA = 65535 - 20
 
 
 @dataclass(slots=True)
@@ -60,6 +63,17 @@ class SiitCore:
     ) -> NoReturn:
         """Discards with a destination unreachable of this code (RFC 792)."""
         raise Discard(reason, self.errors.to_v4(packet, view, Icmp4.UNREACHABLE, code, now))
+
+
+def check_place(piece: Fragment | None, size: int) -> None:
+    """Raises Discard for a fragment with `size` bytes of data that is part of no datagram.
+
+    It has none, or lies where no IPv4 packet reaches (RFC 791 §3.1); who puts it together is hurt.
+    """
+    if piece is None or not (piece.offset or piece.more):
+        return
+    if size == 0 or piece.offset + size > _MOST_DATA:
+        raise Discard(Reason.FRAGMENT_OVERLAP)
 
 
 def flow_between(

@@ -17,7 +17,7 @@ from translate.reasons import Discard, Reason
 from translate.segments import complete_checksum, fragment_ipv6
 from translate.sessions import Session
 from translate.settings import ZeroChecksum
-from translate.siit.core import SiitCore, flow_between
+from translate.siit.core import SiitCore, check_place, flow_between
 from translate.tcp_states import is_syn
 from translate.transport import check_first_fragment, check_header
 
@@ -62,6 +62,7 @@ class FromV4:
             raise Discard(Reason.ICMP_TYPE)
         if view.protocol in _OF_IPV6:
             core.refuse4(Reason.UNKNOWN_PROTOCOL, packet, view, 2, now)
+        check_place(view.fragment, len(view.payload))
         check_offload(packet, view.protocol)
         if packet.partial and view.protocol not in _PORTED4:
             raise Discard(Reason.MALFORMED)
@@ -77,7 +78,9 @@ class FromV4:
             return self._error(packet, view, dst6, turned)
         src6 = core.addresses.peer6(view.src, view.dst, turned=turned)
         if src6 is None:
-            core.refuse4(Reason.SOURCE_UNMAPPED, packet, view, 13, now)
+            is_private = core.addresses.is_private4(view.src)
+            reason = Reason.PRIVATE_UNDER_WKP if is_private else Reason.SOURCE_UNMAPPED
+            core.refuse4(reason, packet, view, 13, now)
         if view.protocol not in _PORTED4:
             return self._plain(packet, view, src6, dst6)
         return self._transport(packet, view, src6, dst6, now, turned)
@@ -188,9 +191,9 @@ class FromV4:
         )
         src6 = None
         if not packet.is_own:
-            src6 = core.addresses.to_v6(view.src)
+            src6 = core.addresses.error_source6(view.src)
         if src6 is None:
-            # No IPv6 packet may come from some addresses; those become our own.
+            # Some addresses are refused, or have no prefix; those become our own.
             src6 = core.settings.icmp6_source
         before = 0 if packet.partial else ones_sum(view.payload)
         data = build_ipv6(

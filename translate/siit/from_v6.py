@@ -12,7 +12,7 @@ from translate.packets import IPv6View, Packet, Protocol, parse_ipv6
 from translate.reasons import Discard, Reason
 from translate.segments import complete_checksum
 from translate.sessions import Session
-from translate.siit.core import SiitCore, flow_between
+from translate.siit.core import SiitCore, check_place, flow_between
 from translate.tcp_states import is_syn
 from translate.transport import check_first_fragment, check_header
 
@@ -43,7 +43,9 @@ class FromV6:
         self._check_headers(packet, view, now)
         dst4 = core.addresses.to_v4(view.dst)
         if dst4 is None:
-            core.refuse6(Reason.NOT_EMBEDDED, packet, view, 3, now)
+            is_private = core.addresses.is_private6(view.dst)
+            reason = Reason.PRIVATE_UNDER_WKP if is_private else Reason.NOT_EMBEDDED
+            core.refuse6(reason, packet, view, 1 if is_private else 3, now)
         if core.addresses.is_nowhere(dst4):
             core.refuse6(Reason.NO_MAPPING, packet, view, 3, now)
         later = view.fragment is not None and view.fragment.offset > 0
@@ -80,9 +82,8 @@ class FromV6:
             # RFC 7915 §5.1: the pointer names the segments-left octet.
             kind, at = Icmp6.PARAMETER_PROBLEM, view.routing_pointer
             raise Discard(Reason.ROUTING_HEADER, core.errors.to_v6(packet, view, kind, 0, now, at))
+        check_place(view.fragment, len(view.payload))
         check_offload(packet, view.protocol)
-        if view.protocol == Protocol.NO_NEXT_HEADER:
-            raise Discard(Reason.NO_NEXT_HEADER)
         if view.protocol in _OF_IPV4:
             raise Discard(Reason.ICMP_TYPE)
         if packet.partial and view.protocol not in _PROTOCOL4:
@@ -91,8 +92,10 @@ class FromV6:
     def _source4(self, packet: Packet, view: IPv6View, now: float) -> bytes:
         core = self._core
         pool = core.siit.pool
-        is_pooled = pool is not None and pool.find6(view.src) is not None
+        pooled = None if pool is None else pool.find6(view.src)
         src4 = core.addresses.to_v4(view.src)
+        # A mapping goes first, also one that came after the pool's.
+        is_pooled = pooled is not None and pooled.addr4 == src4
         if src4 is not None and not is_pooled:
             return src4
         if pool is None or core.addresses.embeds(view.src):
