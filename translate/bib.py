@@ -140,16 +140,26 @@ class StateTables:
         """
         for gone in self._static.keys() - set(wanted):
             self._end_static(self._static.pop(gone))
-        for item in wanted:
-            if item not in self._static:
-                self._static[item] = self._add_static(item)
+        new = [item for item in wanted if item not in self._static]
+        self._displace(new)
+        for item in new:
+            self._static[item] = self._add_static(item)
+
+    def _displace(self, items: list[StaticEntry]) -> None:
+        """Ends the dynamic mappings in the way of these, all with one look at all sessions."""
+        in_the_way: set[BibEntry] = set()
+        for item in items:
+            tables = (self.bib4[item.protocol], item.key4), (self.bib6[item.protocol], item.key6)
+            found = [table.get(key) for table, key in tables]
+            in_the_way |= {entry for entry in found if entry is not None and entry.sessions}
+        for protocol in {entry.protocol for entry in in_the_way}:
+            for session in list(self.flows[protocol].sessions()):
+                if session.bib in in_the_way:
+                    self.end_session(session)
+        self.displaced += len(in_the_way)
 
     def _add_static(self, item: StaticEntry) -> BibEntry:
         protocol, key4, key6 = item.protocol, item.key4, item.key6
-        for dynamic in (self.bib4[protocol].get(key4), self.bib6[protocol].get(key6)):
-            if dynamic is not None and dynamic.sessions:
-                self._end_sessions(dynamic)
-                self.displaced += 1
         taken = self.allocators[protocol].reserve(key4[:4], int.from_bytes(key4[4:], "big"))
         assert taken, "a static mapping outside pool4, or two of them with one port"
         client = self.clients.get(key6[:16])
@@ -165,13 +175,9 @@ class StateTables:
         return entry
 
     def _end_static(self, entry: BibEntry) -> None:
-        self._end_sessions(entry)
+        for session in list(entry.members or ()):
+            self.end_session(session)
         self._end_mapping(entry)
-
-    def _end_sessions(self, entry: BibEntry) -> None:
-        """Ends the sessions of a mapping; a dynamic one goes with the last of them."""
-        while entry.newest is not None:
-            self.end_session(entry.newest)
 
     def _end_mapping(self, entry: BibEntry) -> None:
         del self.bib6[entry.protocol][entry.key6]

@@ -1,9 +1,8 @@
 """BIB and session tables (RFC 6146 §3.1, §3.2) and the flow tables of the fast path.
 
 Theory of operation. A client (an IPv6 host) owns BIB entries, a BIB entry owns sessions; each
-counts what hangs below it and goes when the last one has gone. Sessions of a BIB entry are a
-doubly linked list through themselves, so that it ends without a look at others. Keys are the
-bytes as they lie in a packet, so a lookup needs no conversion:
+counts what hangs below it and goes when the last one has gone. Keys are the bytes as they lie in
+a packet, so a lookup needs no conversion:
 
     TCP, UDP  key6  src6 dst6 sport dport (36)    key4  src4 dst4 sport dport (12)
     ICMP      key6  src6 dst6 id          (34)    key4  src4 dst4 id          (10)
@@ -129,11 +128,11 @@ class BibEntry:
     """One mapping: an IPv6 transport address to a pool4 transport address.
 
     `key6` = addr6 + port (18 bytes), `key4` = addr4 + port (6 bytes). `servers` counts its
-    sessions by IPv4 address; kept only under address-dependent filtering. `newest`: the session
-    made last; the others follow through `Session.older`.
+    sessions by IPv4 address; kept only under address-dependent filtering. `members`: the sessions
+    of a static one, which ends with all of them; None for a dynamic one, which ends with the last.
     """
 
-    __slots__ = ("client", "key4", "key6", "newest", "protocol", "servers", "sessions", "static")
+    __slots__ = ("client", "key4", "key6", "members", "protocol", "servers", "sessions", "static")
 
     def __init__(
         self, protocol: int, client: Client, key6: bytes, key4: bytes, *, static: bool = False
@@ -145,36 +144,26 @@ class BibEntry:
         self.sessions = 0
         self.static = static
         self.servers: dict[bytes, int] | None = None
-        self.newest: Session | None = None
+        self.members: set[Session] | None = set() if static else None
 
     def enter(self, session: Session) -> None:
-        """Takes a session that is in no list."""
-        older = self.newest
-        if older is not None:
-            older.younger = session
-        session.older = older
-        self.newest = session
+        """Takes a new session."""
         self.sessions += 1
+        if self.members is not None:
+            self.members.add(session)
 
     def leave(self, session: Session) -> None:
         """Gives one of its sessions up."""
-        older, younger = session.older, session.younger
-        if younger is None:
-            self.newest = older
-        else:
-            younger.older = older
-        if older is not None:
-            older.younger = younger
-        session.older = session.younger = None
         self.sessions -= 1
+        if self.members is not None:
+            self.members.discard(session)
 
 
 class Session:
     """One flow between a client and a server.
 
-    `timer`, `tick`, `before`, `after` belong to the expiry wheel, `older`, `younger` to the list
-    of the BIB entry. `last`: when the slow path, or the wheel, saw a packet, in the caller's
-    seconds; `FlowTable.last_seen` knows of all packets.
+    `timer`, `tick`, `before`, `after` belong to the expiry wheel. `last`: when the slow path, or
+    the wheel, saw a packet, in the caller's seconds; `FlowTable.last_seen` knows of all packets.
     `key6`: what a packet from the client carries, `key4`: what one from the server does.
     `delta_addresses`, `delta_full`, `ident`: as in the records; `FlowTable.ident` gives the latter.
 
@@ -192,11 +181,9 @@ class Session:
         "key4",
         "key6",
         "last",
-        "older",
         "state",
         "tick",
         "timer",
-        "younger",
     )
 
     def __init__(
@@ -222,8 +209,6 @@ class Session:
         self.tick = 0
         self.before: Session | None = None
         self.after: Session | None = None
-        self.older: Session | None = None
-        self.younger: Session | None = None
 
     @property
     def client(self) -> Client:

@@ -175,15 +175,25 @@ def test_reload_ends_all_sessions_whichever_have_ended_before(kept):
 def test_reload_looks_at_no_session_of_another_mapping(monkeypatch):
     """There may be a million of them, and nothing else goes on meanwhile."""
     bench = Bench(static=(DNS, static(17, 54, 54)))
-    port = sent(bench, sport=40000)[UDP].sport
+    sent(bench, sport=40000)
     for number in range(3):
         bench.one(udp4(53, sport=4000 + number))
         bench.one(udp4(54, sport=4000 + number))
     monkeypatch.setattr(FlowTable, "sessions", None)
     monkeypatch.setattr(RecordTable, "values", None)
-    reconfigure(bench, static(17, 54, 54), static(17, port, 55))
-    assert bench.nat.state.displaced == 1
-    assert counts(bench)[:3] == (3, 2, 1)
+    reconfigure(bench, static(17, 54, 54), static(17, 60, 55))
+    assert counts(bench)[:3] == (4, 3, 2)
+
+
+def test_reload_that_displaces_mappings_looks_at_all_sessions_once(monkeypatch):
+    bench = Bench(static=(DNS,))
+    ports = [sent(bench, sport=sport)[UDP].sport for sport in (40000, 40002, 40004)]
+    looks = []
+    plain = FlowTable.sessions
+    monkeypatch.setattr(FlowTable, "sessions", lambda table: looks.append(1) or plain(table))
+    reconfigure(bench, DNS, static(17, ports[0], 60), static(17, ports[2], 61))
+    assert (bench.nat.state.displaced, len(looks)) == (2, 1)
+    assert counts(bench)[:2] == (1, 4)
 
 
 def test_reload_leads_a_port_to_another_server():
