@@ -188,9 +188,14 @@ def test_reload_looks_at_no_session_of_another_mapping(monkeypatch):
 def test_reload_that_displaces_mappings_looks_at_all_sessions_once(monkeypatch):
     bench = Bench(static=(DNS,))
     ports = [sent(bench, sport=sport)[UDP].sport for sport in (40000, 40002, 40004)]
-    looks = []
+    looks: list[FlowTable] = []
     plain = FlowTable.sessions
-    monkeypatch.setattr(FlowTable, "sessions", lambda table: looks.append(1) or plain(table))
+
+    def sessions(table: FlowTable):
+        looks.append(table)
+        return plain(table)
+
+    monkeypatch.setattr(FlowTable, "sessions", sessions)
     reconfigure(bench, DNS, static(17, ports[0], 60), static(17, ports[2], 61))
     assert (bench.nat.state.displaced, len(looks)) == (2, 1)
     assert counts(bench)[:2] == (1, 4)
