@@ -90,8 +90,9 @@ keep() {
             # Nothing is heard during the set-up; an iptables may wait for its lock, not for ever.
             [ "$value" != - ] || limit=60
         else
+            # So many looks are at least as many seconds, but for one.
             quiet=$((quiet + 1))
-            [ "$quiet" -lt "$limit" ] || break
+            [ "$quiet" -le "$limit" ] || break
         fi
     done
     end_it "$main"

@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from ipaddress import IPv4Interface, IPv4Network, IPv6Network
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def peer(lab: Lab) -> Iterator[Namespace]:
     folder = state_folder(peer)
     yield peer
     for pid in processes(peer):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     shutil.rmtree(folder, ignore_errors=True)
 
 
