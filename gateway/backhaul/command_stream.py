@@ -81,7 +81,8 @@ class CommandStream:
                 await trio.lowlevel.wait_readable(fd)
             except trio.ClosedResourceError:
                 return
-            if not self._take_stderr():
+            # Closed in the very step that made it readable, nobody has told us.
+            if self._pipes[2].closed or not self._take_stderr():
                 return
 
     async def close(self) -> None:

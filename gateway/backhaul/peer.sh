@@ -75,9 +75,13 @@ check_free() {
     [ -z "$said" ] || fail "link address ${remote%/*} is taken here: route $said"
 }
 
+# mine: whether the folder still tells of this session. A keeper that the next one never heard of,
+# as its first process was killed before it had written it down, must not undo the next one's work.
+mine() { get "$state/main" && [ "$value" = "$main" ]; }
+
 keep() {
     trap '' HUP INT PIPE
-    trap 'lock; undo_link "$state"; undo_rest "$state"; unlock; exit' TERM
+    trap 'lock; ! mine || { undo_link "$state"; undo_rest "$state"; }; unlock; exit' TERM
     cd /
     whoami_here && me=$id
     quiet=0 seen=
@@ -96,15 +100,16 @@ keep() {
         fi
     done
     end_it "$main"
-    undo_link "$state"
+    mine && undo_link "$state"
     [ "$own" = no ] || end_it "$sshd"
+    mine || exit 0
     left=$linger
     while [ "$left" -gt 0 ]; do
         sleep 1
         left=$((left - 1))
     done
     lock
-    undo_rest "$state"
+    mine && undo_rest "$state"
     unlock
 }
 

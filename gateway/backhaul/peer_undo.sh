@@ -78,6 +78,7 @@ fail() {
             undo_rest "$state"
         fi
     elif [ "$adopted" ]; then
+        put main "$main"
         start_keeper
     fi
     [ -z "$base" ] || unlock

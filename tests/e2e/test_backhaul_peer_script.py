@@ -231,6 +231,32 @@ def test_a_reconnect_adopts_what_lingers(peer, start, shell) -> None:
     assert not difference(before, snapshot(peer))
 
 
+def test_a_keeper_that_nobody_has_written_down_leaves_the_next_session_alone(peer, start) -> None:
+    """Its first process was killed in the moment between starting it and noting its number."""
+    before = snapshot(peer)
+    first = start(wish(linger=1))
+    _heard(peer, first)
+    stale = int((_state(peer) / "keeper").read_text().split(":")[0])
+    (_state(peer) / "keeper").write_text("-\n")
+    second = start(wish(linger=1))
+    _heard(peer, second)
+    assert stale in processes(peer)
+
+    def gone() -> bool:
+        second.say(HEARTBEAT)
+        return stale not in processes(peer)
+
+    wait_until(gone, 10, "the former keeper has ended")
+    assert VIA_LINK in routes(peer)
+    assert "masquerade" in peer.run("nft", "list", "ruleset").out
+    assert (_state(peer) / "facts").exists()
+    second.say(STOP)
+    assert second.line() == "GONE"
+    second.kill()
+    wait_gone(peer)
+    assert not difference(before, snapshot(peer))
+
+
 @every_shell
 @pytest.mark.parametrize("state", ["alive", "hung sshd", "hung script", "dead script and keeper"])
 def test_the_same_tag_takes_over(peer, start, shell, state) -> None:

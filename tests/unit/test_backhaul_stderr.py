@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 
 import pytest
+import trio
 
+from gateway.backhaul import command_stream
 from gateway.backhaul.command_stream import StderrLog
 
 
@@ -71,3 +73,22 @@ def test_the_last_line_is_known_even_if_it_was_not_logged(clock, lines):
     log.feed(b"x\n" * 30 + b"the reason\n")
     assert "exec: the reason" not in lines()
     assert log.last == "the reason"
+
+
+@pytest.mark.trio
+async def test_closed_in_the_step_that_made_it_readable(monkeypatch):
+    """Who waits has been woken already: nothing but the pipe itself tells."""
+    process = await trio.to_thread.run_sync(command_stream._start, "echo last words >&2; sleep 9")
+    stream = command_stream.CommandStream(process)
+    plain = trio.lowlevel.wait_readable
+    fd = process.stderr.fileno()
+
+    async def woken(what):
+        await plain(what)
+        if what == fd:
+            await stream.close()
+
+    monkeypatch.setattr(trio.lowlevel, "wait_readable", woken)
+    with trio.fail_after(20):
+        await stream.read_stderr()
+    assert process.returncode is not None
