@@ -81,6 +81,7 @@ async def test_closed_in_the_step_that_made_it_readable(monkeypatch):
     process = await trio.to_thread.run_sync(command_stream._start, "echo last words >&2; sleep 9")
     stream = command_stream.CommandStream(process)
     plain = trio.lowlevel.wait_readable
+    assert process.stderr is not None
     fd = process.stderr.fileno()
 
     async def woken(what):
