@@ -77,7 +77,7 @@ def test_silence_is_down_and_down_is_unreachable(tmp_path, run) -> None:
             await until(lambda: bench.changes == [True, False])
             assert time.monotonic() - started < 3
             await until(lambda: "No route to host" in way_of(run))
-            assert link.abandoned == 1  # not told to undo
+            await until(lambda: link.abandoned == 1)  # not told to undo
             link.deaf = False
             await bench.until(State.UP)
 
