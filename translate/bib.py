@@ -13,6 +13,7 @@ from translate.client_ports import BlockEvent, ClientPorts
 from translate.expiry import ExpiryWheel
 from translate.identifications import Identifications
 from translate.packets import Protocol
+from translate.pool4 import REST
 from translate.reasons import Discard, Reason
 from translate.sessions import BibEntry, Client, ClientLinks, FlowTable, Session
 from translate.settings import Filtering, Settings
@@ -44,6 +45,8 @@ class StateTables:
         self.allocators: dict[int, ClientPorts] = {
             p: ClientPorts(settings, p, randbelow, on_block) for p in PROTOCOLS
         }
+        # When the ports that have rested are free again.
+        self._period_ends = 0.0
         # The first and the last address of each network, once.
         networks = collapse_addresses(item.network for item in settings.pool4)
         self._pool4 = [(int(net[0]), int(net[-1])) for net in networks]
@@ -179,7 +182,7 @@ class StateTables:
             self.end_session(session)
         self._end_mapping(entry)
 
-    def _end_mapping(self, entry: BibEntry) -> None:
+    def _end_mapping(self, entry: BibEntry, *, used: bool = True) -> None:
         del self.bib6[entry.protocol][entry.key6]
         del self.bib4[entry.protocol][entry.key4]
         self.bib_count -= 1
@@ -189,7 +192,7 @@ class StateTables:
             ports.unreserve(entry.key4[:4], port)
             client.statics -= 1
         else:
-            ports.release(client, entry.key4[:4], port)
+            ports.release(client, entry.key4[:4], port, used=used)
         client.bibs -= 1
         if client.bibs == 0:
             del self.clients[client.addr6]
@@ -211,10 +214,10 @@ class StateTables:
         limits = self._settings.limits
         client = entry.client
         if self.session_count >= limits.sessions:
-            self._drop_if_empty(entry)
+            self._drop_if_empty(entry, used=False)
             raise Discard(Reason.SESSION_LIMIT)
         if client.sessions >= limits.sessions_per_client:
-            self._drop_if_empty(entry)
+            self._drop_if_empty(entry, used=False)
             raise Discard(Reason.CLIENT_SESSION_LIMIT)
         session = Session(entry, key6, server4, timer, now)
         # A hairpinned packet has to pass both directions' steps, which only the slow path does.
@@ -228,9 +231,9 @@ class StateTables:
         self.session_count += 1
         return session
 
-    def _drop_if_empty(self, entry: BibEntry) -> None:
+    def _drop_if_empty(self, entry: BibEntry, *, used: bool) -> None:
         if entry.sessions == 0 and not entry.static:
-            self._end_mapping(entry)
+            self._end_mapping(entry, used=used)
 
     def passing(self, entry: BibEntry, key6: bytes, server4: bytes, now: float) -> Session:
         """A session for one packet, in no table: it passes through the mapping and is gone."""
@@ -283,6 +286,11 @@ class StateTables:
         Returns those that get a last chance instead: an established TCP session goes to TRANS
         and its client has to be probed (RFC 6146 §3.5.2.2).
         """
+        if now >= self._period_ends:
+            period = int(now // REST)
+            self._period_ends = (period + 1) * REST
+            for allocator in self.allocators.values():
+                allocator.begin(period)
         silent: list[Session] = []
         for session in self.wheel.pop_due(now, limit):
             if session.protocol == Protocol.TCP and session.state == State.ESTABLISHED:
@@ -308,7 +316,7 @@ class StateTables:
             entry.servers[server4] -= 1
             if not entry.servers[server4]:
                 del entry.servers[server4]
-        self._drop_if_empty(entry)
+        self._drop_if_empty(entry, used=True)
 
     def deadline(self) -> float | None:
         """When the next session has to be looked at, or None."""

@@ -23,7 +23,7 @@ from ipaddress import IPv6Network
 
 from translate.deterministic import Plan, Subscribers
 from translate.packets import Protocol
-from translate.pool4 import WELL_KNOWN, PoolRange, PortAllocator, PortBlock
+from translate.pool4 import WELL_KNOWN, PoolRange, PortAllocator, PortBlock, preferences
 from translate.reasons import Discard, Reason
 from translate.sessions import Client
 from translate.settings import Settings
@@ -58,7 +58,6 @@ class ClientPorts:
         on_block: OnBlock,
     ) -> None:
         self._protocol = protocol
-        self._randbelow = randbelow
         self._on_block = on_block
         items: dict[IPv6Network | None, list[PoolRange]] = {None: []}
         for item in settings.pool4:
@@ -117,9 +116,7 @@ class ClientPorts:
             wanted |= 0x8000
         if pool is self._general and self._plan is not None:
             return self._take_planned(self._plan, client, wanted)
-        addr4 = client.addr4.get(self._protocol)
-        if addr4 is None:
-            addr4 = next((a for a in client.addr4.values() if pool.owns(a)), None)
+        addr4 = self._address_of(pool, client)
         if addr4 is not None:
             return addr4 + self._take_at(pool, client, addr4, wanted).to_bytes(2, "big")
         for _ in range(_ADDRESS_TRIES):
@@ -136,17 +133,17 @@ class ClientPorts:
     def take_given(self, client: Client, addr4: bytes, port: int) -> bool:
         """Whether the client gets this very port: it is free, and no plan says otherwise.
 
-        Its other ports of the protocol, if it has any, are of the same address.
+        Its other ports, if it has any, are of the same address.
         """
         pool = self._of(client.addr6)
         if self._block_size or (pool is self._general and self._plan is not None):
             return False
-        return client.addr4.get(self._protocol, addr4) == addr4 and pool.reserve(addr4, port)
+        return self._address_of(pool, client) in (None, addr4) and pool.reserve(addr4, port)
 
-    def release(self, client: Client, addr4: bytes, port: int) -> None:
-        """Gives a port back that `take` gave to this client."""
+    def release(self, client: Client, addr4: bytes, port: int, *, used: bool) -> None:
+        """Gives a port back that `take` gave to this client. `used`: packets have left from it."""
         pool = self._holding(addr4, port)
-        pool.release(addr4, port)
+        pool.release(addr4, port, used=used)
         blocks = client.blocks.get(self._protocol) if client.blocks else None
         for block in blocks or ():
             if block.first <= port <= block.last and block.addr4 == addr4:
@@ -154,6 +151,18 @@ class ClientPorts:
                 if not block.used:
                     self._give_back(pool, client, block)
                 return
+
+    def begin(self, period: int) -> None:
+        """Another period of `REST` has begun."""
+        for pool in self._allocators:
+            pool.period = period
+
+    def _address_of(self, pool: PortAllocator, client: Client) -> bytes | None:
+        """The client's pool address, across protocols where possible (RFC 4787 REQ-2)."""
+        addr4 = client.addr4.get(self._protocol)
+        if addr4 is None:
+            addr4 = next((a for a in client.addr4.values() if pool.owns(a)), None)
+        return addr4
 
     def _of(self, addr6: bytes) -> PortAllocator:
         if self._special:
@@ -181,10 +190,10 @@ class ClientPorts:
     ) -> int:
         """A port of the client's blocks; of one more block where they are full."""
         blocks = client.blocks.get(self._protocol, []) if client.blocks else []
-        # The parity is worth looking for in every block, but no block more (RFC 4787 §4.2.2).
-        for parity in (wanted & 1, 1 - (wanted & 1)):
+        # Parity and rest are worth looking for in every block, but no block more (RFC 4787 §4.2.2).
+        for resting, parity in preferences(wanted):
             for block in blocks:
-                port = pool.take_within(addr4, parity, block.first, block.last)
+                port = pool.take_within(addr4, parity, block.first, block.last, resting=resting)
                 if port is not None:
                     block.used += 1
                     return port
@@ -204,8 +213,8 @@ class ClientPorts:
         try:
             while (first := pool.take_block(addr4, self._block_size)) is not None:
                 last = first + self._block_size - 1
-                for parity in (wanted & 1, 1 - (wanted & 1)):
-                    port = pool.take_within(addr4, parity, first, last)
+                for resting, parity in preferences(wanted):
+                    port = pool.take_within(addr4, parity, first, last, resting=resting)
                     if port is not None:
                         return PortBlock(addr4, first, last), port
                 full.append(first)  # of static entries
@@ -228,10 +237,11 @@ class ClientPorts:
         block = plan.ports_of(client.addr6)
         if block is None:
             raise Discard(Reason.POOL4_EXHAUSTED)
-        for parity in (wanted & 1, 1 - (wanted & 1)):
-            port = self._general.take_within(block.addr4, parity, block.first, block.last)
+        addr4, first, last = block.addr4, block.first, block.last
+        for resting, parity in preferences(wanted):
+            port = self._general.take_within(addr4, parity, first, last, resting=resting)
             if port is not None:
-                return block.addr4 + port.to_bytes(2, "big")
+                return addr4 + port.to_bytes(2, "big")
         raise Discard(Reason.CLIENT_BLOCK_LIMIT)
 
 

@@ -7,7 +7,10 @@ that came before it wait. Two kinds have to be whole before anything can be said
 ICMP, whose IPv6 checksum covers the length of the whole, and UDP without a checksum from IPv4,
 which IPv6 needs computed. They wait until the last piece is there.
 
-What waits is limited in number, bytes, time and for each sender. A datagram whose pieces
+What waits is limited in number, bytes, time and for each sender. At a limit of number a first
+fragment takes the place of the oldest datagram that has no session, of this sender or of all: so
+nobody who sends pieces without their firsts, or firsts that go nowhere, in whoever's name, is in
+the way of fragments that come in order (RFC 4787 REQ-14 a). A datagram whose pieces
 overlap is given up altogether (RFC 5722 §4), and so is one whose first fragment does not hold
 the whole transport header (RFC 1858 §3): both are ways past a firewall. Together they leave no
 piece that reaches into the header (RFC 1858 §4). An exact repetition of a piece is dropped alone.
@@ -38,8 +41,8 @@ _OVERHEAD = 200
 class Datagram(Generic[View]):
     """What is known of one fragmented datagram.
 
-    `session`: where its pieces go, once the first has been translated. `dead`: why all of its
-    pieces are dropped, once they are. `held`: pieces that wait.
+    `session`: where its pieces go, once the first has been translated; set by the table. `dead`:
+    why all of its pieces are dropped, once they are. `held`: pieces that wait.
     """
 
     key: bytes
@@ -65,8 +68,11 @@ class FragmentTable(Generic[View]):
 
     def __init__(self, limits: Limits, lifetime: float) -> None:
         self._datagrams: OrderedDict[bytes, Datagram[View]] = OrderedDict()
+        # Those of them without a session, in no particular order but that the first is old.
+        self._without: dict[bytes, Datagram[View]] = {}
         self._bytes = 0
-        self._senders: dict[bytes, int] = {}
+        self._senders: dict[bytes, dict[bytes, Datagram[View]]] = {}
+        self._lost = 0
         self.configure(limits, lifetime)
 
     def configure(self, limits: Limits, lifetime: float) -> None:
@@ -86,22 +92,38 @@ class FragmentTable(Generic[View]):
         assert piece is not None
         datagram = self._datagrams.get(key)
         if datagram is None:
-            datagram = self._new(key, sender, now)
+            datagram = self._new(key, sender, now, is_first=not piece.offset)
         if datagram.dead is not None:
             raise Discard(datagram.dead)
         self._note(datagram, piece, len(view.payload))
         return datagram
 
-    def _new(self, key: bytes, sender: bytes, now: float) -> Datagram[View]:
+    def _new(self, key: bytes, sender: bytes, now: float, *, is_first: bool) -> Datagram[View]:
         limits = self._limits
-        if len(self._datagrams) >= limits.fragments:
-            raise Discard(Reason.FRAGMENT_LIMIT)
-        if self._senders.get(sender, 0) >= limits.fragments_per_client:
-            raise Discard(Reason.FRAGMENT_LIMIT)
+        own = self._senders.get(sender, {})
+        if len(own) >= limits.fragments_per_client:
+            self._make_way(own, is_first=is_first)
+        elif len(self._datagrams) >= limits.fragments:
+            self._make_way(self._without, is_first=is_first)
         datagram: Datagram[View] = Datagram(key, sender, now)
-        self._datagrams[key] = datagram
-        self._senders[sender] = self._senders.get(sender, 0) + 1
+        self._datagrams[key] = self._without[key] = datagram
+        self._senders.setdefault(sender, {})[key] = datagram
         return datagram
+
+    def _make_way(self, datagrams: dict[bytes, Datagram[View]], *, is_first: bool) -> None:
+        """Forgets one of these that has no session, for a first fragment. Raises Discard."""
+        if is_first:
+            for datagram in datagrams.values():
+                if datagram.session is None:
+                    self._lost += len(datagram.held)
+                    self.forget(datagram)
+                    return
+        raise Discard(Reason.FRAGMENT_LIMIT)
+
+    def settle(self, datagram: Datagram[View], session: Session) -> None:
+        """Notes where the pieces of a datagram go, whose first has been translated."""
+        datagram.session = session
+        self._without.pop(datagram.key, None)
 
     def _note(self, datagram: Datagram[View], piece: Fragment, length: int) -> None:
         start, stop = piece.offset, piece.offset + length
@@ -142,16 +164,17 @@ class FragmentTable(Generic[View]):
         self.release(datagram)
         datagram.dead = reason
         datagram.session = None
+        self._without[datagram.key] = datagram
         return reason
 
     def forget(self, datagram: Datagram[View]) -> None:
-        """Removes a datagram that is complete."""
+        """Removes a datagram that is complete, or that nothing more is wanted of."""
         self.release(datagram)
         del self._datagrams[datagram.key]
-        count = self._senders[datagram.sender] - 1
-        if count:
-            self._senders[datagram.sender] = count
-        else:
+        self._without.pop(datagram.key, None)
+        own = self._senders[datagram.sender]
+        del own[datagram.key]
+        if not own:
             del self._senders[datagram.sender]
 
     def deadline(self) -> float | None:
@@ -161,8 +184,8 @@ class FragmentTable(Generic[View]):
         return None
 
     def expire(self, now: float) -> int:
-        """Removes what is older than the lifetime; how many pieces had waited in vain."""
-        lost = 0
+        """Removes what is older than the lifetime; how many pieces have waited in vain since."""
+        lost, self._lost = self._lost, 0
         while self._datagrams:
             datagram = next(iter(self._datagrams.values()))
             if datagram.born + self._lifetime > now:

@@ -130,7 +130,7 @@ class FromV4:
             return []
         session = self._session(packet, view, now)
         out = to_v6(self._core, session, packet, view)
-        datagram.session = session
+        table.settle(datagram, session)
         for held in table.release(datagram):
             out += self._piece(session, held, now)
         return out
@@ -227,9 +227,9 @@ class FromV4:
         """An ICMPv4 error towards a client (RFC 7915 §4.2, RFC 6146 §3.5)."""
         mtu = self._core.settings.mtu
         message, flow = error_4_to_6(view, self._flow_by_key4, self._embed, mtu6=mtu)
-        src6 = None if packet.is_own else self._embed(view.src, flow)
+        src6 = None if packet.is_own else self._error_source(view.src, flow)
         if src6 is None:
-            # No IPv6 packet may come from some addresses; those become our own.
+            # Some addresses are refused; those become our own.
             src6 = self._core.settings.icmp6_source
         before = 0 if packet.partial else ones_sum(view.payload)
         data = build_ipv6(
@@ -242,6 +242,14 @@ class FromV4:
         )
         client = self._core.state.clients.get(flow.client6)
         return [Packet(data, link=client.link if client else b"")]
+
+    def _error_source(self, addr4: bytes, flow: Flow) -> bytes | None:
+        """The address in which the flow's client sees the sender of an error, or None."""
+        prefix = self._core.prefix_of(flow.server6)
+        if prefix is None or is_unicast4(addr4):
+            # Link-local ones too: routers of a backhaul's link, whom no client can mean.
+            return self._embed(addr4, flow)
+        return self._core.policy.error_source(addr4, prefix)
 
     def _embed(self, addr4: bytes, flow: Flow) -> bytes | None:
         """The address in which the flow's client sees an IPv4 host, or None if it may not.

@@ -17,7 +17,7 @@ from translate.reasons import Discard, Reason
 from translate.segments import complete_checksum, fragment_ipv4
 from translate.sessions import BibEntry, Session
 from translate.tcp_states import State, Timer, event, is_syn
-from translate.transport import check_first_fragment, check_header
+from translate.transport import check_first_fragment, check_header, check_icmpv6_checksum
 
 _PROTOCOL4: dict[int, Protocol] = {
     Protocol.TCP: Protocol.TCP,
@@ -142,7 +142,7 @@ class FromV6:
             return []
         session = self._session(packet, view, prefix, dst4, now)
         out = to_v4(self._core, session, packet, view, now)
-        datagram.session = session
+        table.settle(datagram, session)
         out += [self._piece(session, held, now) for held in table.release(datagram)]
         return out
 
@@ -227,7 +227,9 @@ class FromV6:
             if not core.admit(view.src):
                 core.refuse6(Reason.CLIENT_REFUSED, packet, view, 1, now)
             whole = complete_checksum(packet)
-            answer = core.errors.echo_reply6(whole, parse_ipv6(whole.data), now)
+            ping = parse_ipv6(whole.data)
+            check_icmpv6_checksum(ping.payload, ping.src, ping.dst)
+            answer = core.errors.echo_reply6(whole, ping, now)
             raise Discard(Reason.HANDLED, answer)
         if view.protocol == Protocol.ICMPV6:
             raise Discard(Reason.ICMP_TYPE)

@@ -183,6 +183,9 @@ def _inner_4_to_6(
     protocol = inner.protocol
     payload = bytearray(inner.payload)
     refusal = _unreadable(inner.fragment, payload)
+    if refusal is Reason.ICMP_INNER and protocol == Protocol.ICMP:
+        # Less than its header: nobody can tell an error from a query, nor make it one of ours.
+        raise Discard(refusal)
     is_plain = refusal is not None or protocol not in (Protocol.TCP, Protocol.UDP, Protocol.ICMP)
     if is_plain and bare is not None:
         flow = bare(inner.src, inner.dst)
@@ -226,6 +229,8 @@ def _inner_6_to_4(
     protocol = inner.protocol
     payload = bytearray(inner.payload)
     refusal = _unreadable(inner.fragment, payload)
+    if refusal is Reason.ICMP_INNER and protocol == Protocol.ICMPV6:
+        raise Discard(refusal)
     is_plain = refusal is not None or protocol not in (Protocol.TCP, Protocol.UDP, Protocol.ICMPV6)
     if is_plain and bare is not None:
         flow = bare(inner.dst, inner.src)

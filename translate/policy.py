@@ -53,7 +53,7 @@ def is_illegal4(addr4: bytes) -> bool:
 
 
 class DestinationPolicy:
-    """Answers for an IPv4 address reached through one of our prefixes."""
+    """Answers for an IPv4 address that is reached, or seen, through one of our prefixes."""
 
     def __init__(self, settings: Settings) -> None:
         self._denied = _masks((*BUILT_IN_DENY4, *settings.deny4))
@@ -79,3 +79,15 @@ class DestinationPolicy:
                 if value & mask == network:
                     return Reason.PRIVATE_UNDER_WKP
         return None
+
+    def error_source(self, addr4: bytes, prefix: Prefix6) -> bytes | None:
+        """The address in which the IPv4 source of an ICMP error appears, None where it may not.
+
+        RFC 7915 §4.1: one that no other packet may come from (127.0.0.1) is translated all the
+        same, so that whoever looks for a fault can see it; but not under the well-known prefix,
+        which has none of those (RFC 6052 §3.1).
+        """
+        is_seen = self.refusal(addr4, prefix) is None
+        if not is_seen and is_illegal4(addr4):
+            is_seen = prefix.head not in self._strict
+        return prefix.embed(addr4) if is_seen else None

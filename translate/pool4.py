@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
+from translate.packets import Protocol
+
 
 @dataclass(frozen=True, slots=True)
 class PoolRange:
@@ -24,8 +26,22 @@ class PoolRange:
 
 # Ports below are the well-known ones (RFC 4787 REQ-3 keeps the two ranges apart).
 WELL_KNOWN = 1024
-# One byte a port: 0 free, 1 taken. Even and odd ports apart, because parity is preserved and
-# a search for a free one is then a single bytearray.find.
+# How long a port that is given back is left alone, while there are others: at least this long, and
+# less than twice as long (RFC 6888 REQ-8). Seconds.
+REST = 120.0
+# One byte a port. Even and odd ports apart, because parity is preserved and a search for a free one
+# is then a single bytearray.find. What was given back in one period of `REST` rests until the end
+# of the next; periods alternate between two marks, so nothing is noted for a single port.
+_FREE, _TAKEN, _RESTING = 0, 1, (2, 3)
+_PREFERENCES = tuple(
+    tuple((resting, parity) for resting in (False, True) for parity in (same, 1 - same))
+    for same in (0, 1)
+)
+
+
+def preferences(wanted: int) -> tuple[tuple[bool, int], ...]:
+    """(resting, parity) of ports for a client whose own is `wanted`, in the order of choice."""
+    return _PREFERENCES[wanted & 1]
 
 
 def block_starts(item: PoolRange, size: int) -> range:
@@ -38,9 +54,9 @@ def block_starts(item: PoolRange, size: int) -> range:
 class _Ports:
     """The ports of one pool address for one protocol; `ranges` are inclusive and do not overlap."""
 
-    __slots__ = ("free", "ranges", "taken")
+    __slots__ = ("free", "period", "ranges", "taken")
 
-    def __init__(self, ranges: list[tuple[int, int]]) -> None:
+    def __init__(self, ranges: list[tuple[int, int]], period: int) -> None:
         even, odd = bytearray(b"\1" * 32768), bytearray(b"\1" * 32768)
         self.taken = (even, odd)
         for first, last in ranges:
@@ -49,8 +65,19 @@ class _Ports:
                 high = (last - parity) >> 1
                 if high >= low:
                     self.taken[parity][low : high + 1] = bytes(high + 1 - low)
-        self.free = even.count(0) + odd.count(0)
+        self.free = even.count(_FREE) + odd.count(_FREE)
         self.ranges = ranges
+        self.period = period
+
+    def begin(self, period: int) -> None:
+        """Lets the ports be free that have rested, at the first look at them in a period."""
+        over = {_RESTING[self.period - 1 & 1]}
+        if period - self.period > 1:
+            over.add(_RESTING[self.period & 1])
+        for table in self.taken:
+            for mark in over:
+                table[:] = table.replace(bytes((mark,)), bytes((_FREE,)))
+        self.period = period
 
     def random_port(self, low: int, high: int, randbelow: Callable[[int], int]) -> int | None:
         """Any port of the ranges in low..high, free or not; None when there is none.
@@ -68,30 +95,35 @@ class _Ports:
             index -= b - a + 1
         return None
 
-    def take(self, parity: int, low: int, high: int, start: int) -> int | None:
-        """A free port of this parity in low..high (ports), the search beginning at `start`."""
+    def take(self, parity: int, low: int, high: int, start: int, *, resting: bool) -> int | None:
+        """A free port of this parity in low..high (ports), the search beginning at `start`.
+
+        `resting`: one that rests, of those that have for longer if there are any.
+        """
         table = self.taken[parity]
         first, end = (low - parity + 1) >> 1, ((high - parity) >> 1) + 1
         begin = min(max(start >> 1, first), end)
-        at = table.find(0, begin, end)
-        if at < 0:
-            at = table.find(0, first, begin)
-        if at < 0:
-            return None
-        table[at] = 1
-        self.free -= 1
-        return at * 2 + parity
+        older, newer = _RESTING[self.period - 1 & 1], _RESTING[self.period & 1]
+        for mark in (older, newer) if resting else (_FREE,):
+            at = table.find(mark, begin, end)
+            if at < 0:
+                at = table.find(mark, first, begin)
+            if at >= 0:
+                table[at] = _TAKEN
+                self.free -= 1
+                return at * 2 + parity
+        return None
 
     def reserve(self, port: int) -> bool:
         table = self.taken[port & 1]
-        if table[port >> 1]:
+        if table[port >> 1] == _TAKEN:
             return False
-        table[port >> 1] = 1
+        table[port >> 1] = _TAKEN
         self.free -= 1
         return True
 
-    def release(self, port: int) -> None:
-        self.taken[port & 1][port >> 1] = 0
+    def release(self, port: int, *, rests: bool) -> None:
+        self.taken[port & 1][port >> 1] = _RESTING[self.period & 1] if rests else _FREE
         self.free += 1
 
 
@@ -113,12 +145,18 @@ class PortAllocator:
     `randbelow(n)` returns 0..n-1. The port is the first free one from a random start, with the
     parity of the client's port, from 1..1023 only when the client's own is there (the client's
     port 0 counts as 1024 and above). Tables for an address are made when it is first used.
+
+    A port that was given back rests: it is chosen only where all others are taken (RFC 6888 REQ-8,
+    which exempts TCP: its sessions are followed to their end). `period` counts time in steps of
+    `REST`; whoever owns the allocator sets it.
     """
 
     def __init__(
         self, ranges: tuple[PoolRange, ...], protocol: int, randbelow: Callable[[int], int]
     ) -> None:
         self._randbelow = randbelow
+        self._rests = protocol != Protocol.TCP
+        self.period = 0
         self._ports: dict[bytes, _Ports] = {}
         self._blocks: dict[bytes, set[int]] = {}
         self._nets: list[tuple[int, int]] = []
@@ -151,7 +189,9 @@ class PortAllocator:
         table = self._ports.get(addr4)
         if table is None:
             ranges = [(item.first_port, item.last_port) for item in self._at(addr4)]
-            table = self._ports[addr4] = _Ports(ranges)
+            table = self._ports[addr4] = _Ports(ranges, self.period)
+        elif table.period != self.period:
+            table.begin(self.period)
         return table
 
     def free_ports(self, addr4: bytes) -> int:
@@ -161,8 +201,8 @@ class PortAllocator:
     def take(self, addr4: bytes, wanted: int) -> int | None:
         """A port for a client whose own is `wanted`, or None when the address has none left.
 
-        Same parity before other parity; a client port below 1024 gets one from there while
-        there are any, every other client port never does.
+        Same parity before other parity, both before those that rest; a client port below 1024 gets
+        one from there while there are any, every other client port never does.
         """
         table = self._table(addr4)
         low, high = (1, WELL_KNOWN - 1) if 0 < wanted < WELL_KNOWN else (WELL_KNOWN, 65535)
@@ -173,16 +213,18 @@ class PortAllocator:
             start = table.random_port(low, high, self._randbelow)
             if start is None:
                 continue
-            for parity in (wanted & 1, 1 - (wanted & 1)):
-                port = table.take(parity, low, high, start)
+            for resting, parity in preferences(wanted):
+                port = table.take(parity, low, high, start, resting=resting)
                 if port is not None:
                     return port
         return None
 
-    def take_within(self, addr4: bytes, parity: int, first: int, last: int) -> int | None:
-        """A free port of this parity in first..last, from a random start, or None."""
+    def take_within(
+        self, addr4: bytes, parity: int, first: int, last: int, *, resting: bool
+    ) -> int | None:
+        """A port of this parity in first..last, free or resting, from a random start, or None."""
         start = first + self._randbelow(last - first + 1)
-        return self._table(addr4).take(parity, first, last, start)
+        return self._table(addr4).take(parity, first, last, start, resting=resting)
 
     def take_block(self, addr4: bytes, size: int) -> int | None:
         """The first port of a block that nobody has, from a random start, or None."""
@@ -214,6 +256,6 @@ class PortAllocator:
         """Takes one given port; False when it is taken or not in the pool."""
         return self.owns(addr4) and self._table(addr4).reserve(port)
 
-    def release(self, addr4: bytes, port: int) -> None:
-        """Gives a taken port back."""
-        self._ports[addr4].release(port)
+    def release(self, addr4: bytes, port: int, *, used: bool = True) -> None:
+        """Gives a taken port back. It needs no rest where it was not `used`."""
+        self._table(addr4).release(port, rests=used and self._rests)

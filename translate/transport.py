@@ -28,6 +28,13 @@ def check_header(protocol: int, payload: bytes) -> None:
         raise Discard(Reason.MALFORMED)
 
 
+def check_icmpv6_checksum(message: bytes, src: bytes, dst: bytes) -> None:
+    """Raises Discard unless the checksum of a message for ourselves is right (RFC 4443 §2.3)."""
+    total = ones_sum(message) + pseudo_header_sum(src, dst, len(message), Protocol.ICMPV6)
+    if fold(total) != 0xFFFF:
+        raise Discard(Reason.MALFORMED)
+
+
 def check_first_fragment(protocol: int, payload: bytes) -> None:
     """Raises Discard unless a first fragment holds the whole transport header (RFC 1858)."""
     try:

@@ -63,8 +63,9 @@ class Seen:
         """Whether this is an ICMP error."""
         if not self.first or len(self.body) < 8:
             return False
-        kinds = {ICMP: ERRORS4, ICMPV6: ERRORS6}.get(self.protocol, ())
-        return self.body[0] in kinds
+        # The other family's ICMP is a protocol like any other.
+        protocol, kinds = (ICMP, ERRORS4) if self.version == 4 else (ICMPV6, ERRORS6)
+        return self.protocol == protocol and self.body[0] in kinds
 
     def pseudo_sum(self, length: int | None = None) -> int:
         """The sum of the pseudo-header (RFC 9293 §3.1, RFC 8200 §8.1); none for ICMPv4."""

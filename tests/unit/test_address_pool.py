@@ -34,6 +34,11 @@ def test_every_address_but_the_reserved_one_is_given_to_somebody():
     assert pool.assign(host(99), TWO_WEEKS - 1) is None
 
 
+def test_where_all_are_reserved_nobody_gets_one():
+    only = IPv4Network("198.51.100.1/32")
+    assert AddressPool([only], reserved=[RESERVED]).assign(host(1), 0.0) is None
+
+
 def test_a_host_keeps_its_address_and_is_found_both_ways():
     pool = AddressPool(NETS)
     first = assign(pool, 1, 0.0)

@@ -22,7 +22,7 @@ from tests.oracle import (
 from translate.client_ports import BlockEvent
 from translate.deterministic import Subscribers
 from translate.nat64 import Nat64
-from translate.packets import Protocol
+from translate.packets import Packet, Protocol
 from translate.pool4 import PoolRange
 from translate.reasons import Reason
 from translate.settings import Limits
@@ -117,6 +117,33 @@ def test_no_limit_of_ports_by_default():
     bench = Bench()
     for port in range(1024, 1224):
         sent(bench, sport=port)
+
+
+@pytest.mark.parametrize(("seconds", "rests"), [(119, True), (241, False)])
+def test_rfc6888_req8_a_port_rests_before_another_client_gets_it(seconds, rests):
+    bench = Bench(pool4=(item(A, 5000, 5003),))
+    port = sent(bench, sport=40000)[UDP].sport
+    bench.advance(302)
+    others = {sent(bench, src=OTHER_CLIENT, sport=sport)[UDP].sport for sport in (40000, 40002)}
+    assert port not in others
+    bench.advance(seconds)
+    assert (sent(bench, sport=40000)[UDP].sport == port) != rests
+    assert {sent(bench, sport=sport)[UDP].sport for sport in (40000, 40002)} | others == {
+        *range(5000, 5004)
+    }
+
+
+@pytest.mark.parametrize("limit", [{"sessions": 1}, {"sessions_per_client": 0}])
+def test_who_is_refused_leaves_no_port_resting(limit):
+    bench = Bench(pool4=(item(A, 5000, 5003),))
+    sent(bench, src=OTHER_CLIENT, sport=40000)
+    before = bench.nat.settings
+    bench.nat.configure(replace(before, limits=Limits(**limit)))
+    (answer,) = bench.nat.translate(Packet(bytes(udp6(sport=40000))), bench.now)
+    assert read(answer.data).payload.code == 3
+    assert bench.nat.state.bib_count == 1
+    bench.nat.configure(before)
+    assert sent(bench, sport=40000)[UDP].sport % 2 == 0, "the only even one left is free"
 
 
 # -- blocks --------------------------------------------------------------------------------

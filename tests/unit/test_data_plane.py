@@ -8,6 +8,7 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from ipaddress import IPv4Network
 from types import SimpleNamespace
 
 import pytest
@@ -250,6 +251,26 @@ async def test_neighbours_are_answered(kind, question, layer):
         assert (counters.neighbour_packets, counters.ignored_packets) == (1, 0)
         assert (counters.out_packets, counters.fast_packets) == (1, 0)
         assert not any(rig.translator.counters.values())
+
+
+async def test_arp_is_answered_for_the_pool_that_was_told_last():
+    def asks(address: str) -> Layers:
+        ether = Ether(src=HOST_MAC, dst="ff:ff:ff:ff:ff:ff")
+        return ether / ARP(hwsrc=HOST_MAC, psrc="203.0.113.1", pdst=address)
+
+    async with running(TAP) as rig:
+        rig.plane.answer_for([IPv4Network("198.51.100.0/30")])
+        assert await rig.exchange(bytes(asks(POOL4))) == []
+        (frame,) = await rig.exchange(bytes(asks("198.51.100.2")))
+        assert rig.wire.parsed(frame)[1][ARP].psrc == "198.51.100.2"
+
+
+@pytest.mark.parametrize("kind", [TAP_VNET, TAP])
+async def test_a_port_is_not_taken_for_a_solicitation(kind):
+    """The type of one is where the port of a datagram begins."""
+    async with running(kind) as rig:
+        _, layers = await rig.pass_on(udp6(sport=0x8700))
+        assert layers[IP].dst == SERVER4
 
 
 @pytest.mark.parametrize("dst", [OTHER_MAC, HOST_MAC, "ff:ff:ff:ff:ff:ff", "33:33:00:00:00:01"])
@@ -644,6 +665,21 @@ async def test_a_train_waits_for_nothing_and_keeps_the_order():
         assert [packet[28:] for packet in out] == [*STREAM[:4], b"between", *STREAM[4:]]
 
 
+@pytest.mark.parametrize("burst", range(2, 9))
+async def test_nothing_is_lost_where_a_turn_ends(monkeypatch, burst):
+    """A frame that ends a train may be the last of a turn."""
+    monkeypatch.setattr(data_plane, "_BURST", burst)
+    async with running(trains=True) as rig:
+        await rig.pass_on(udp6())
+        stream = [partial_frame(rig.wire, CLIENT_UDP, payload) for payload in STREAM]
+        other = rig.wire.frame(udp6(b"between"))
+        frames = await rig.exchange(*stream[:4], other, *stream[4:])
+        out = datagrams(rig, frames)
+        assert [packet[28:] for packet in out] == [*STREAM[:4], b"between", *STREAM[4:]]
+        assert rig.counters.out_packets == 1 + len(frames)
+        assert rig.counters.in_packets == 2 + len(stream)
+
+
 async def test_flows_are_not_mixed():
     async with running(trains=True) as rig:
         ports = (40000, 40002)
@@ -668,6 +704,24 @@ async def test_a_train_that_cannot_be_written_is_counted(fake_os):
         assert await rig.exchange(*stream) == []
         assert (rig.counters.out_errors, rig.counters.out_packets) == (2, 1)
         assert rig.counters.fast_packets == 0
+
+
+async def test_a_read_error_ends_a_train_and_traffic_goes_on(fake_os):
+    async with running(trains=True) as rig:
+        await rig.pass_on(udp6())
+        reads = 0
+
+        def third_read() -> None:
+            nonlocal reads
+            reads += 1
+            if reads == 3:
+                fake_os.read_errors = [errno.EIO]
+
+        fake_os.read_hook = third_read
+        stream = [partial_frame(rig.wire, CLIENT_UDP, payload) for payload in STREAM]
+        out = datagrams(rig, await rig.exchange(*stream))
+        assert [packet[28:] for packet in out] == STREAM
+        assert (rig.counters.in_errors, rig.counters.bugs) == (1, 0)
 
 
 async def test_device_that_is_gone_while_writing_a_train(fake_os):

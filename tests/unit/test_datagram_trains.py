@@ -24,6 +24,7 @@ from tests.unit.test_data_plane import (
     verified_frame,
 )
 from translate.checksum import ones_sum
+from translate.datagram_trains import can_form
 from translate.packets import GSO_UDP_L4
 from translate.settings import Limits
 
@@ -195,3 +196,11 @@ async def test_a_device_without_offloads_has_no_trains(kind):
         frames = [rig.wire.frame(packet / payload) for payload in PAYLOADS]
         out = [rig.wire.parsed(frame)[1] for frame in await rig.exchange(*frames)]
         assert [bytes(layers[UDP].payload) for layers in out] == PAYLOADS
+
+
+async def test_which_devices_take_trains():
+    """Without either family's segmentation, or checksums, the kernel refuses a super-packet."""
+    enough = frozenset({"csum", "uso4", "uso6"})
+    assert can_form(enough)
+    assert can_form(enough | {"tso4"})
+    assert not any(can_form(enough - {one} | {"tso4"}) for one in enough)

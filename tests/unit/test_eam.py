@@ -254,3 +254,21 @@ def test_a_hundred_thousand_mappings_load_within_a_second_and_cost_no_more_to_lo
         return process_time() - started
 
     assert min(cost(many) for _ in range(5)) < 3 * min(cost(few) for _ in range(5))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 255), st.integers(24, 32)), max_size=40),
+    st.tuples(st.integers(0, 255), st.integers(20, 32)),
+)
+def test_overlapping4_is_what_has_an_address_in_common(prefixes, wanted):
+    def net(last, length):
+        return IPv4Network((0xC0000200 | last, length), strict=False)
+
+    networks = sorted({net(*one) for one in prefixes})
+    six = int(IPv6Address("2001:db8::"))
+    mappings = EamTable(
+        Eam.of(four, IPv6Network((six | at << 32, 96))) for at, four in enumerate(networks)
+    )
+    network = net(*wanted)
+    found = [str(item).split()[0] for item in mappings.overlapping4(network)]
+    assert sorted(found) == sorted(str(four) for four in networks if four.overlaps(network))

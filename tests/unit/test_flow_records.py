@@ -10,7 +10,9 @@ import pytest
 from translate import flow_records
 from translate.flow_records import (
     EMPTY,
+    HASH_SHIFT,
     RECORD_SIZE,
+    SHARD_SHIFT,
     SHARDS,
     SLOW,
     STEP,
@@ -51,6 +53,33 @@ def test_what_is_not_there():
     with pytest.raises(KeyError):
         records.replace_stamp(key(1), 5)
     assert list(records.values()) == []
+
+
+def as_the_fast_path_looks(records, wanted):
+    """The fields of a key's record, found in the way that the module tells; None where none is."""
+    where = hash(wanted) >> HASH_SHIFT
+    shard, mask = records.shards[where >> SHARD_SHIFT]
+    at = where & mask
+    while (fields := records.unpack(shard, at))[-1] != EMPTY:
+        if fields[0] == wanted:
+            return fields
+        at = at + RECORD_SIZE & mask
+    return None
+
+
+def test_what_is_deleted_is_gone_for_the_fast_path_too():
+    records = table()
+    assert records.count == 0
+    numbers = list(range(4000))
+    for number in numbers:
+        put(records, number)
+    random.Random(3).shuffle(numbers)
+    for done, number in enumerate(numbers[:3000], 1):
+        records.delete(key(number))
+        assert as_the_fast_path_looks(records, key(number)) is None
+        assert records.count == 4000 - done
+    for number in numbers[3000:]:
+        assert as_the_fast_path_looks(records, key(number)) == (key(number), SLOW)
 
 
 def test_an_unused_table_is_small():

@@ -68,9 +68,10 @@ def test_rfc5722_4_a_piece_behind_the_end_that_promises_more():
     bench.refused(piece6(1200, 2000), Reason.FRAGMENT_OVERLAP)
 
 
-def test_rfc5722_4_an_end_before_a_piece_that_was_there():
+@pytest.mark.parametrize("start", [1200, 1600])
+def test_rfc5722_4_an_end_before_a_piece_that_was_there(start):
     bench = Bench()
-    bench.refused(piece6(1600, 2400), Reason.FRAGMENT_HELD)
+    bench.refused(piece6(start, 2400), Reason.FRAGMENT_HELD)
     bench.refused(piece6(800, 1200, more=False), Reason.FRAGMENT_OVERLAP)
 
 
@@ -127,6 +128,78 @@ def test_servers_are_charged_each_for_itself():
     bench.refused(piece4(packet, 800, 1600, ident=1), Reason.FRAGMENT_HELD)
     bench.refused(piece4(packet, 800, 1600, ident=2), Reason.FRAGMENT_LIMIT)
     bench.refused(piece4(other, 800, 1600, ident=2), Reason.FRAGMENT_HELD)
+
+
+# -- floods (RFC 4787 REQ-14 a) -------------------------------------------------------------
+
+FLOODED = [{"fragments": 3}, {"fragments_per_client": 3}]
+
+
+def wanted(bench, number):
+    """Datagrams of a server that has a session, in two pieces each."""
+    packet = udp4(bench.udp()[UDP].sport, data=bytes(2000))
+    parts = (0, 800), (800, 2008)
+    return [[piece4(packet, *part, ident=ident) for part in parts] for ident in range(number)]
+
+
+@pytest.mark.parametrize("limits", FLOODED)
+def test_rfc4787_req14_pieces_without_a_first_are_not_in_the_way_from_ipv6(limits):
+    bench = limited(**limits)
+    for ident in range(100, 110):
+        bench.send(piece6(800, 1600, ident=ident))
+    assert bench.nat.counters[Reason.FRAGMENT_LIMIT] == 7
+    data = bytes(udp6(data=bytes(2000)))[40:]
+    assert len(bench.send(piece6(0, 800, data=data))) == 1
+    assert len(bench.send(piece6(800, 2008, data=data, more=False))) == 1
+    bench.advance(2)
+    assert bench.nat.counters[Reason.FRAGMENT_LOST] == 3
+    table = bench.nat._core.fragments6
+    assert (len(table), table._bytes, table._senders, table._without) == (0, 0, {}, {})
+
+
+@pytest.mark.parametrize("limits", FLOODED)
+@pytest.mark.parametrize("forged", ["pieces", "firsts"])
+def test_rfc4787_req14_a_flood_in_a_servers_name_is_not_in_its_way(limits, forged):
+    bench = limited(**limits)
+    ((first, last),) = wanted(bench, 1)
+    nobodys = udp4(5, data=bytes(2000))
+    for ident in range(100, 110):
+        part = (800, 1600) if forged == "pieces" else (0, 800)
+        bench.send(piece4(nobodys, *part, ident=ident))
+    assert [len(bench.send(piece)) for piece in (first, last)] == [1, 1]
+
+
+@pytest.mark.parametrize("limits", [{"fragments": 2}, {"fragments_per_client": 2}])
+def test_datagrams_on_their_way_do_not_make_way(limits):
+    bench = limited(**limits)
+    one, two, three = wanted(bench, 3)
+    assert [len(bench.send(begun[0])) for begun in (one, two)] == [1, 1]
+    bench.refused(three[0], Reason.FRAGMENT_LIMIT)
+    assert [len(bench.send(begun[1])) for begun in (one, two)] == [1, 1]
+    assert [len(bench.send(piece)) for piece in three] == [1, 1]
+
+
+@pytest.mark.parametrize("limits", [{"fragments": 2}, {"fragments_per_client": 2}])
+def test_the_oldest_without_a_session_makes_way(limits):
+    bench = limited(**limits)
+    (first, last), (other_first, other_last) = wanted(bench, 2)
+    bench.refused(last, Reason.FRAGMENT_HELD)
+    assert len(bench.send(other_first)) == 1
+    bench.refused(piece4(udp4(5, data=bytes(2000)), 0, 800, ident=9), Reason.NO_MAPPING)
+    assert len(bench.send(first)) == 1, "alone: what had waited for it made way"
+    assert len(bench.send(other_last)) == 1
+    bench.advance(0)
+    assert bench.nat.counters[Reason.FRAGMENT_LOST] == 1
+
+
+@pytest.mark.parametrize("limits", [{"fragments": 1}, {"fragments_per_client": 1}])
+def test_a_datagram_that_was_given_up_makes_way(limits):
+    bench = limited(**limits)
+    (first, _), other = wanted(bench, 2)
+    assert len(bench.send(first)) == 1
+    overlap = udp4(bench.udp()[UDP].sport, data=bytes(2000))
+    bench.refused(piece4(overlap, 400, 1200, ident=0), Reason.FRAGMENT_OVERLAP)
+    assert [len(bench.send(piece)) for piece in other] == [1, 1]
 
 
 # -- a reload (SIGHUP) ----------------------------------------------------------------------

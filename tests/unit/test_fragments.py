@@ -16,6 +16,7 @@ from tests.oracle import (
     ICMP,
     IP,
     OTHER_CLIENT,
+    OWN6,
     POOL,
     SERVER,
     SERVER6,
@@ -466,6 +467,21 @@ def test_rfc791_fragments_of_other_protocols_do_not_mix(bench):
     out = push(bench, [p for pair in zip(one, two, strict=True) for p in pair])
     assert checksum_right(join(out[0::2]))
     assert checksum_right(join(out[1::2]))
+
+
+def test_pieces_of_eight_bytes_stay_so(bench):
+    """What has been put together is cut as it came."""
+    packet = echo6(data=bytes(28))
+    pieces = cut6(packet, 8, 16, 24, 32)
+    out = push(bench, pieces)
+    assert [len(place(piece)[4]) for piece in out] == [8, 8, 8, 8, 4]
+    assert checksum_right(join(out))
+
+
+@pytest.mark.parametrize("packet", [udp6(dst=OWN6, data=DATA), echo6(dst=OWN6, data=DATA)])
+def test_pieces_for_the_translator_itself(bench, packet):
+    for piece in cut6(packet, 1000, 2000):
+        assert bench.refused(piece, Reason.FRAGMENT) == []
 
 
 def test_partial_checksums_are_not_those_of_fragments(bench):

@@ -23,6 +23,7 @@ from tests.oracle import (
     Raw,
     echo6,
     read,
+    tcp4,
     tcp6,
     udp4,
     udp6,
@@ -92,6 +93,8 @@ def test_rfc1812_5_3_1_ttl_runs_out(bench, port, ttl):
         b"\x89\x07\x08\x0a\x00\x00\x01\x00",  # strict source route, used up
         b"\x07\x00\x00\x00",  # length 0
         b"\x00\x83\x07\x04",  # source route behind the end of the list
+        b"\x00\x02\x83\x0b\x04" + bytes(11),  # the same, where a length would lead to it
+        b"\x01\x01\x83\x03",  # source route without a pointer
     ],
 )
 def test_rfc7915_4_1_ipv4_options_are_ignored(bench, port, options):
@@ -210,9 +213,17 @@ def test_short_transport_headers_are_dropped(bench, nh, least):
         assert bench.refused(packet, Reason.MALFORMED) == []
 
 
+@pytest.mark.parametrize(("proto", "least"), [(6, 20), (17, 8), (1, 8)])
+def test_short_transport_headers_from_ipv4_are_dropped(bench, proto, least):
+    for size in range(least):
+        packet = IP(src=SERVER, dst=POOL, proto=proto) / Raw(b"\x80" * size)
+        assert bench.refused(packet, Reason.MALFORMED) == []
+
+
 @pytest.mark.parametrize("offset", [0, 4, 6, 15])
 def test_rfc9293_3_1_data_offset_outside_the_segment_is_dropped(bench, offset):
     assert bench.refused(tcp6("S", dataofs=offset), Reason.MALFORMED) == []
+    assert bench.refused(tcp4("S", 5000, dataofs=offset), Reason.MALFORMED) == []
 
 
 @pytest.mark.parametrize("first", [0x00, 0x10, 0x44, 0x55, 0x70, 0xF5])

@@ -339,6 +339,15 @@ def test_rfc4884_4_6_no_length_in_packet_too_big_and_parameter_problem(bench, ki
     assert answer.data[136:] == structure(MPLS)
 
 
+@pytest.mark.parametrize("length", [1, 7, 15])
+def test_a_length_below_128_bytes_is_none_where_no_extension_follows_v6(bench, length):
+    out, sent = sent6(bench, 180)
+    (answer,) = bench.send(outer6(3, 0, out, length=length))
+    _, _, found, original, _ = read4(answer.data)
+    assert found == 0
+    same_but_for_ident(original, sent)
+
+
 @pytest.mark.parametrize("length", [31, 255])
 def test_a_length_beyond_the_message_is_none_v6(bench, length):
     out, sent = sent6(bench, 180)
@@ -407,11 +416,39 @@ def test_rfc7915_4_2_a_malformed_extension_is_opaque_too(bench, name):
     assert (length, len(original), extension) == (132, len(sent), MALFORMED[name])
 
 
+HERE = interface("198.51.100.7")
+DAMAGED = {
+    "version": structure(HERE, version=1),
+    "checksum": structure(HERE)[:-1] + b"\x41",
+    "object of 2 bytes": structure(HERE, bytes.fromhex("00020101")),
+    "objects of 6 bytes": structure(HERE, 2 * bytes.fromhex("000601010000")),
+    "object beyond the end": structure(HERE, bytes.fromhex("000c010100101140")),
+    "rest behind the objects": structure(HERE, bytes(2)),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_no_address_is_translated_in_a_malformed_extension(bench, name):
+    out, _ = sent4(bench, 108)
+    (answer,) = bench.send(outer4(11, 0, out + DAMAGED[name], length=len(out) // 4))
+    assert read6(answer.data)[4] == DAMAGED[name]
+
+
+def test_an_object_without_a_payload_is_one(bench):
+    out, _ = sent4(bench, 108)
+    bare = bytes.fromhex("0004f7ff")
+    (answer,) = bench.send(outer4(11, 0, out + structure(bare, HERE), length=len(out) // 4))
+    assert read6(answer.data)[4] == structure(bare, interface(trailing("198.51.100.7")))
+
+
 def test_rfc4884_7_a_checksum_of_0_was_not_computed(bench):
     out, sent = sent4(bench, 108)
     extension = structure(MPLS, checksum=False, reserved=0x123)
     (answer,) = bench.send(outer4(11, 0, out + extension, length=len(out) // 4))
     assert read6(answer.data)[3:] == (sent.ljust(160, b"\0"), extension)
+    here = structure(HERE, checksum=False, reserved=0x123)
+    (answer,) = bench.send(outer4(11, 0, out + here, length=len(out) // 4))
+    assert objects_of(read6(answer.data)[4]) == [interface(trailing("198.51.100.7"))]
 
 
 # -- addresses inside (RFC 5837) ----------------------------------------------------------

@@ -206,6 +206,12 @@ def test_a_ping_with_partial_checksum_is_answered(bench):
     assert not answer.partial
 
 
+def test_rfc4443_2_3_a_damaged_ping_is_not_answered(bench):
+    damaged = bytearray(bytes(echo6(dst=OWN6)))
+    damaged[-1] ^= 1
+    assert bench.refused(bytes(damaged), Reason.MALFORMED) == []
+
+
 def test_it_answers_ping_outside_the_prefix_too():
     bench = Bench(icmp6_source=IPv6Address(ANYWHERE).packed)
     (answer,) = bench.refused(echo6(dst=ANYWHERE), Reason.HANDLED)

@@ -396,11 +396,9 @@ def test_sizes_outwards(bench, size, total):
 
 @pytest.mark.parametrize("src", ["127.0.0.1", "0.0.0.0"])
 def test_an_illegal_source(bench, src):
-    """ha 1, 2: it crosses. Jool has it under the prefix; no host may come from there, so here it
-    comes from the translator.
-    """
+    """ha 1, 2: it crosses, and is seen under the prefix (RFC 7915 §4.1)."""
     got = one(bench, error4(11, 0, 0, n6_sent_4(8), src=src))
-    same(got, to_n6_as_6(3, 0, 0, n6_sent_6(8), src=OWN6))
+    same(got, to_n6_as_6(3, 0, 0, n6_sent_6(8), src=f"64:ff9b::{src}"))
 
 
 # -- i: extensions (RFC 4884), opaque and valid ---------------------------------------------

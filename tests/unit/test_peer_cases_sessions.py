@@ -245,6 +245,15 @@ def test_a_stored_syn_gives_nobody_another_port_than_his_own(client):
     assert len(ports) > 1
 
 
+def test_a_stored_syn_gives_no_port_of_another_protocol():
+    ports = set()
+    for seed in range(5):
+        bench = graybox(seed=seed)
+        bench.refused(to_n6(TCP(sport=443, dport=2600)), Reason.SYN_STORED)
+        ports.add(bench.one(to_n4(UDP(sport=2600, dport=443)))[UDP].sport)
+    assert len(ports) > 1
+
+
 def test_a_stored_syn_does_not_take_a_port_from_its_owner():
     bench = graybox(filtering=Filtering.ADDRESS_DEPENDENT)
     bench.refused(to_n6(TCP(sport=443, dport=2600)), Reason.SYN_STORED)
@@ -255,10 +264,11 @@ def test_a_stored_syn_does_not_take_a_port_from_its_owner():
     assert out[TCP].sport != 2600
 
 
-def test_a_stored_syn_gives_nobody_a_second_address():
-    """RFC 4787 REQ-2."""
+@pytest.mark.parametrize("known", [TCP(sport=5000, dport=80), UDP(sport=5000, dport=80)])
+def test_a_stored_syn_gives_nobody_a_second_address(known):
+    """RFC 4787 REQ-2, RFC 6888 REQ-2: nor one for each protocol."""
     bench = graybox(pool4=(PoolRange(IPv4Network("192.0.2.2/31"), last_port=3000),))
-    own = bench.one(to_n4(TCP(sport=5000, dport=80))).src
+    own = bench.one(to_n4(known)).src
     other = {"192.0.2.2": "192.0.2.3", "192.0.2.3": "192.0.2.2"}[own]
     bench.refused(IP(src=N4, dst=other) / TCP(sport=443, dport=2600), Reason.SYN_STORED)
     assert bench.one(to_n4(TCP(sport=2600, dport=443))).src == own

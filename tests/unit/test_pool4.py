@@ -1,4 +1,4 @@
-"""pool4's ports: RFC 6146 §3.5.1.1, RFC 6056 §3.3.1, RFC 4787 REQ-3 and REQ-4."""
+"""pool4's ports: RFC 6146 §3.5.1.1, RFC 6056 §3.3.1, RFC 4787 REQ-3 and REQ-4, RFC 6888 REQ-8."""
 
 from __future__ import annotations
 
@@ -112,12 +112,14 @@ def test_reserve_takes_a_port_once():
     assert not pool.reserve(ADDRESS, 5004)
     assert not pool.reserve(ADDRESS, 4999)
     assert not pool.reserve(IPv4Address("203.0.113.9").packed, 5002)
+    assert pool.free_ports(ADDRESS) == 3
     assert set(take_all(pool, 40000)) == {5000, 5001, 5003}
 
 
 def test_two_ranges_of_one_address_add_up():
     pool = allocator(one(2000, 2003), one(3000, 3003))
     assert pool.free_ports(ADDRESS) == 8
+    assert pool.address_count == 1, "and it is no more likely than others"
     assert set(take_all(pool, 40000)) == {*range(2000, 2004), *range(3000, 3004)}
 
 
@@ -183,7 +185,89 @@ def test_rfc6056_3_3_1_the_next_port_does_not_follow_from_the_last():
     assert len(set(steps)) > 150
 
 
+def test_rfc6056_3_3_1_ports_of_a_block_do_not_follow_each_other():
+    def first_port(seed):
+        return allocator(one(), seed=seed).take_within(ADDRESS, 0, 5000, 5099, resting=False)
+
+    ports = {first_port(seed) for seed in range(200)}
+    assert min(ports) < 5020
+    assert max(ports) > 5080
+    assert len(ports) > 40
+
+
+def test_an_address_without_room_for_a_block():
+    assert allocator(one(5000, 5008)).take_block(ADDRESS, 10) is None
+    assert allocator(one(5000, 5009)).take_block(ADDRESS, 10) == 5000
+
+
 def test_randbelow_at_its_extremes_stays_in_range():
     for pick in (lambda n: 0, lambda n: n - 1):
         pool = PortAllocator((one(2000, 2009),), UDP, pick)
         assert set(take_all(pool, 40000)) == set(range(2000, 2010))
+
+
+# -- rest (RFC 6888 REQ-8) -----------------------------------------------------------------
+
+
+def test_rfc6888_req8_a_port_rests_while_there_are_others():
+    pool = allocator(one(5000, 5019))
+    for port in (first := [pool.take(ADDRESS, 40000) for _ in range(5)]):
+        pool.release(ADDRESS, port)
+    assert pool.free_ports(ADDRESS) == 20
+    others = [pool.take(ADDRESS, 40000) for _ in range(15)]
+    assert not set(first) & set(others), "the other parity comes first"
+    assert sorted(take_all(pool, 40000)) == sorted(first), "nobody is refused for that"
+    assert pool.free_ports(ADDRESS) == 0
+
+
+@pytest.mark.parametrize("periods", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("begun", [0, 1, 6])
+def test_rfc6888_req8_it_rests_to_the_end_of_the_next_period(begun, periods):
+    """So for 120 seconds at least, and for less than 240."""
+    pool = allocator(one(5000, 5003))
+    pool.period = begun
+    assert sorted(take_all(pool, 40000)) == [5000, 5001, 5002, 5003]
+    pool.release(ADDRESS, 5000)
+    pool.period = begun + periods
+    pool.release(ADDRESS, 5001)
+    # Parity would say 5000; it decides only between ports of equal right.
+    assert pool.take(ADDRESS, 40001) == (5000 if periods > 1 else 5001)
+
+
+def test_rfc6888_req8_a_period_that_somebody_looked_in_is_a_period():
+    pool = allocator(one(5000, 5003))
+    assert sorted(take_all(pool, 40000)) == [5000, 5001, 5002, 5003]
+    pool.release(ADDRESS, 5000)
+    pool.period = 1
+    pool.release(ADDRESS, 5002)
+    pool.period = 2
+    pool.release(ADDRESS, 5001)
+    assert pool.take(ADDRESS, 40001) == 5000, "free"
+    assert pool.take(ADDRESS, 40001) == 5001, "resting, the parity"
+    assert pool.take(ADDRESS, 40001) == 5002
+    assert pool.take(ADDRESS, 40001) is None
+
+
+def test_rfc6888_req8_who_has_to_take_a_resting_port_takes_the_older():
+    pool = allocator(one(5000, 5003))
+    assert sorted(take_all(pool, 40000)) == [5000, 5001, 5002, 5003]
+    pool.release(ADDRESS, 5002)
+    pool.period = 1
+    pool.release(ADDRESS, 5000)
+    assert [pool.take(ADDRESS, 40000) for _ in range(3)] == [5002, 5000, None]
+
+
+def test_rfc6888_req8_a_static_mapping_may_have_a_resting_port():
+    pool = allocator(one(5000, 5003))
+    assert sorted(take_all(pool, 40000)) == [5000, 5001, 5002, 5003]
+    pool.release(ADDRESS, 5002)
+    assert pool.reserve(ADDRESS, 5002)
+    assert not pool.reserve(ADDRESS, 5002)
+
+
+def test_rfc6888_req8_ports_of_tcp_need_no_rest():
+    pool = allocator(one(5000, 5003), protocol=TCP)
+    assert pool.take(ADDRESS, 40000) in (5000, 5002)
+    assert pool.take(ADDRESS, 40000) in (5000, 5002)
+    pool.release(ADDRESS, 5002)
+    assert pool.take(ADDRESS, 40000) == 5002, "before one of the other parity"

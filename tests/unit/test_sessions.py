@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ from tests.oracle import (
     IPv6,
     echo4,
     echo6,
+    error4,
     read,
     rfc6052,
     tcp4,
@@ -35,7 +37,7 @@ from tests.oracle import (
 from translate.addresses import Layout, Prefix6
 from translate.pool4 import PoolRange
 from translate.reasons import Reason
-from translate.settings import Filtering
+from translate.settings import Filtering, Limits
 
 SECOND = "2001:db8:64::/96"
 
@@ -104,6 +106,18 @@ def test_rfc4787_req2_one_pool_address_for_a_client():
         assert len(sources) == 1
 
 
+@pytest.mark.parametrize("packet", [tcp6("S", sport=40001), udp6(sport=40001)])
+def test_rfc7857_4_who_has_an_address_without_ports_gets_no_second_one(packet):
+    everything = frozenset({6, 17})
+    bench = Bench(pool4=(PoolRange(IPv4Network("203.0.113.0/28"), everything, 5000, 5000),))
+    bench.one(tcp6("S", sport=40000))
+    bench.udp(sport=40000)
+    (answer,) = bench.refused(packet, Reason.POOL4_EXHAUSTED)
+    out = read(answer.data)
+    assert (out.dst, out.payload.type, out.payload.code) == (CLIENT, 1, 3)
+    bench.udp(src=OTHER_CLIENT)
+
+
 def test_clients_are_spread_over_the_pool():
     bench = Bench(pool4=(PoolRange(IPv4Network("203.0.113.0/28")),))
     assert len({bench.udp(src=f"2001:db8:1::{n:x}").src for n in range(1, 100)}) == 16
@@ -120,6 +134,41 @@ def test_rfc4787_req8_endpoint_independent_any_server_comes_in(bench):
     back = bench.udp(dst=OTHER_SERVER6, dport=999)
     assert (back.dst, back[UDP].dport, back[UDP].sport) == (OTHER_SERVER, 999, port)
     assert sessions(bench) == 2
+
+
+def test_rfc7857_6_a_mapping_lets_in_no_other_protocol(bench):
+    port = bench.connect()
+    bench.refused(udp4(port, src=OTHER_SERVER), Reason.NO_MAPPING)
+    bench.refused(echo4(port, kind=8, src=OTHER_SERVER), Reason.NO_MAPPING)
+    port = bench.udp(sport=41000)[UDP].sport
+    bench.refused(tcp4("S", port, src=OTHER_SERVER), Reason.SYN_STORED)
+    assert sessions(bench) == 2
+
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "deny4": {"deny4": (IPv4Network(OTHER_SERVER + "/32"),)},
+    "address-dependent": {"filtering": Filtering.ADDRESS_DEPENDENT},
+    "limit of sessions": {"limits": Limits(sessions_per_client=1)},
+    "a last hop": {},
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+@pytest.mark.parametrize("kind", ["udp", "tcp", "icmp"])
+def test_rfc7857_7_what_is_refused_from_outside_keeps_no_mapping(why, kind):
+    bench = Bench(**REFUSED[why])
+    ttl = 1 if why == "a last hop" else 64
+    if kind == "udp":
+        packet = udp4(bench.udp()[UDP].sport, src=OTHER_SERVER)
+    elif kind == "tcp":
+        packet = tcp4("S", bench.one(tcp6("S"))[TCP].sport, src=OTHER_SERVER)
+    else:
+        packet = echo4(bench.one(echo6())[ICMP].id, kind=8, src=OTHER_SERVER)
+    packet.ttl = ttl
+    for _ in range(10):
+        bench.advance(31)
+        assert not [out for out in bench.send(packet) if out.data[0] >> 4 == 6]
+    assert bench.nat.state.bib_count == 0
 
 
 def test_rfc6146_3_5_2_2_v4_syn_through_a_mapping(bench):
@@ -172,7 +221,7 @@ def test_rfc6146_3_5_1_address_dependent_ends_with_the_session(strict):
 def test_rfc6146_3_5_no_mapping_nothing_comes_in(bench, packet):
     for answer in bench.refused(packet, Reason.NO_MAPPING):
         out = read(answer.data)
-        assert (out.src, out.dst, out[ICMP].type) == (POOL, SERVER, 3)
+        assert (out.src, out.dst, out[ICMP].type, out[ICMP].code) == (POOL, SERVER, 3, 1)
     assert sessions(bench) == 0
 
 
@@ -217,6 +266,8 @@ def test_udp_follows_the_form_used_last(two, form):
         assert two.udp(dst=used)[UDP].sport == port
         assert two.one(udp4(port)).src == used
         assert sessions(two) == 1
+    two.advance(302)
+    assert two.nat.state.bib_count == 0
 
 
 @pytest.mark.parametrize("form", OTHER_FORMS)
@@ -236,6 +287,12 @@ def test_tcp_of_the_other_form_is_refused(two, form, flags):
     assert (out.dst, out.payload.type, out.payload.code) == (CLIENT, 1, 3)
     assert two.one(tcp4("A", port)).src == SERVER6
     assert sessions(two) == 1
+
+
+@pytest.mark.parametrize("form", [SERVER6, *OTHER_FORMS])
+def test_errors_of_the_server_come_from_the_form_that_its_client_uses(two, form):
+    sent = two.udp(dst=form)
+    assert two.one(error4(3, 3, 0, sent, src=SERVER)).src == form
 
 
 def test_forms_of_different_servers_do_not_conflict(two):

@@ -130,7 +130,7 @@ def test_a_destination_that_is_a_mapping_of_an_ipv4_host():
 
 
 def test_a_source_without_an_address_is_told():
-    """RFC 7915 §5.1, RFC 4443 §3.1: code 5, the source address."""
+    """RFC 4443 §3.1: code 5, the source address, says more than code 1 of RFC 7915 §5.4."""
     (answer,) = SiitBench().refused(v6("udp", src=STRANGER), Reason.SOURCE_UNMAPPED)
     told = read(answer.data)
     assert (told.src, told.dst, told.nh) == (OWN6, STRANGER, 58)
@@ -140,14 +140,15 @@ def test_a_source_without_an_address_is_told():
 def test_a_source_in_the_prefix_that_embeds_a_refused_address():
     bench = SiitBench({"deny4": (IPv4Network("198.51.100.0/24"),)})
     bench.refused(v6("udp", src=embedded("198.51.100.1")), Reason.SOURCE_UNMAPPED)
-    bench.refused(v6("udp", src=embedded("127.0.0.1")), Reason.SOURCE_UNMAPPED)
+    assert bench.refused(v6("udp", src=embedded("127.0.0.1")), Reason.SOURCE_INVALID) == []
 
 
 @pytest.mark.parametrize("dst4", ["127.0.0.1", "224.0.0.1", "255.255.255.255", "198.51.100.1"])
 def test_a_denied_destination(dst4):
+    """RFC 7915 §5.4: administratively prohibited."""
     bench = SiitBench({"deny4": (IPv4Network("198.51.100.0/24"),)})
-    (answer,) = bench.refused(v6("udp", dst=embedded(dst4)), Reason.NOT_EMBEDDED)
-    assert bytes(read(answer.data).payload)[:2] == bytes((1, 3))
+    (answer,) = bench.refused(v6("udp", dst=embedded(dst4)), Reason.DESTINATION_REFUSED)
+    assert bytes(read(answer.data).payload)[:2] == bytes((1, 1))
 
 
 def test_deny4_does_not_concern_mapped_hosts():
@@ -163,7 +164,7 @@ def test_a_denied_source_from_v4():
     assert (told.src, told.dst, told[ICMP].type, told[ICMP].code) == (OWN4, SERVER4, 3, 13)
 
 
-@pytest.mark.parametrize("src", ["127.0.0.1", "0.0.0.0", "224.0.0.9", "240.0.0.1"])
+@pytest.mark.parametrize("src", ["127.0.0.1", "0.0.0.0", "224.0.0.9", "240.0.0.1", "169.254.0.9"])
 def test_a_source_that_is_nobody(src):
     assert SiitBench().refused(v4("udp", src=src), Reason.SOURCE_INVALID) == []
 
@@ -180,8 +181,9 @@ def test_well_known_prefix_and_private_addresses():
     (answer,) = bench.refused(v6("udp", dst="64:ff9b::a00:1"), Reason.PRIVATE_UNDER_WKP)
     assert bytes(read(answer.data).payload)[:2] == bytes((1, 1))
     assert bench.one(v6("udp", dst="64:ff9b::808:808")).dst == "8.8.8.8"
-    (answer,) = bench.refused(v4("udp", src="10.0.0.1"), Reason.PRIVATE_UNDER_WKP)
-    assert (read(answer.data)[ICMP].type, read(answer.data)[ICMP].code) == (3, 13)
+    for ends in ({"src": "10.0.0.1"}, {"dst": "10.0.0.1"}):
+        (answer,) = bench.refused(v4("udp", **ends), Reason.PRIVATE_UNDER_WKP)
+        assert (read(answer.data)[ICMP].type, read(answer.data)[ICMP].code) == (3, 13)
 
 
 def test_a_routed_address_that_is_nobodys_goes_round_in_no_circle():
@@ -200,7 +202,15 @@ def test_the_translator_answers_pings_of_its_own_address_and_nothing_else():
     bench = SiitBench()
     (out,) = bench.refused(IPv6(src=STRANGER, dst=OWN6) / ICMPv6EchoRequest(), Reason.HANDLED)
     assert read(out.data).dst == STRANGER
-    bench.refused(v6("udp", dst=OWN6), Reason.DESTINATION_REFUSED)
+    (out,) = bench.refused(v6("udp", dst=OWN6), Reason.DESTINATION_REFUSED)
+    assert bytes(read(out.data).payload)[:2] == bytes((1, 4))
+    unknown = IPv6(src=STRANGER, dst=OWN6, nh=16) / Raw(bytes(20))
+    (out,) = bench.refused(unknown, Reason.UNKNOWN_PROTOCOL)
+    assert bytes(read(out.data).payload)[:2] == bytes((4, 1))
+    assert bytes(read(out.data).payload)[4:8] == bytes((0, 0, 0, 6)), "the next header field"
+    damaged = bytearray(bytes(IPv6(src=STRANGER, dst=OWN6) / ICMPv6EchoRequest(data=b"abc")))
+    damaged[-1] ^= 1
+    assert bench.refused(bytes(damaged), Reason.MALFORMED) == []
 
 
 def test_and_of_its_own_ipv4_address():

@@ -34,7 +34,9 @@ from tests.siit_bench import (
     error4,
     error6,
 )
+from translate.addresses import Layout, Prefix6
 from translate.icmp import UNREACHABLE_4_TO_6, UNREACHABLE_6_TO_4
+from translate.policy import WELL_KNOWN_PREFIX
 from translate.reasons import Reason
 
 UPPER = {
@@ -208,6 +210,25 @@ def test_packets_without_ports_inside_6_to_4(kind):
     got = inner_of(out)
     assert (got.src, got.dst) == (SERVER4, IN_NET4)
     assert got.proto == {"sctp": 132, "short": 17, "later fragment": 6}[kind]
+
+
+@pytest.mark.parametrize("size", range(8))
+def test_less_than_an_icmp_header_inside_tells_nothing(size):
+    """It may be an error itself, and has no type that could be translated."""
+    bench = SiitBench()
+    inner = bytes(IP(src=HOST4, dst=SERVER4) / ICMP(type=8, id=1))[: 20 + size]
+    bench.refused(error4(3, 1, 0, inner, src=ROUTER4, dst=HOST4), Reason.ICMP_INNER)
+    inner = bytes(IPv6(src=SERVER, dst=HOST) / ICMPv6EchoRequest(id=1))[: 40 + size]
+    bench.refused(error6(1, 3, 0, inner, src=ROUTER, dst=SERVER), Reason.ICMP_INNER)
+
+
+@pytest.mark.parametrize("src4", ["0.0.0.0", "127.0.0.1", "169.254.0.9", "224.0.0.1"])
+def test_rfc7915_4_1_an_impossible_router_is_shown_but_not_under_the_well_known_prefix(src4):
+    inner = IP(src=HOST4, dst="8.8.8.8") / UPPER["udp"]
+    error = error4(11, 0, 0, inner, src=src4, dst=HOST4)
+    assert SiitBench().one(error).src == embedded(src4)
+    strict = SiitBench({"prefixes": (Prefix6(WELL_KNOWN_PREFIX, Layout.RFC6052),)})
+    assert strict.one(error).src == OWN6
 
 
 def test_a_router_without_an_ipv4_address_is_us():

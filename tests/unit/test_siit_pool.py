@@ -112,9 +112,9 @@ def test_a_mapped_host_is_not_asked_for():
 def test_what_cannot_pass_uses_no_address():
     bench, pool = pooled()
     bench.refused(udp6(hlim=1), Reason.HOP_LIMIT)
-    bench.refused(udp6(dst=embedded("127.0.0.1")), Reason.NOT_EMBEDDED)
+    bench.refused(udp6(dst=embedded("127.0.0.1")), Reason.DESTINATION_REFUSED)
     bench.refused(IPv6(src=CLIENT, dst=SERVER, nh=2), Reason.ICMP_TYPE)
-    bench.refused(udp6(src=embedded("127.0.0.1")), Reason.SOURCE_UNMAPPED)
+    bench.refused(udp6(src=embedded("127.0.0.1")), Reason.SOURCE_INVALID)
     assert len(pool) == 0
 
 

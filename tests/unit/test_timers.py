@@ -77,6 +77,14 @@ def test_rfc6146_3_5_3_every_echo_of_either_side_starts_it_again(bench, from_v6)
     lasts(bench, ICMP_DEFAULT)
 
 
+def test_rfc6146_3_5_3_an_echo_that_a_server_begins_lives_as_long(bench):
+    ident = bench.one(echo6())[ICMP].id
+    bench.advance(30)
+    bench.one(echo4(ident, kind=8, src=OTHER_SERVER))
+    bench.advance(ICMP_DEFAULT - 29)
+    lasts(bench, 29)
+
+
 def test_rfc6146_3_5_2_2_v6_init_lives_for_tcp_trans(bench):
     bench.one(tcp6("S"))
     lasts(bench, TCP_TRANS)

@@ -328,7 +328,7 @@ def _hairpins() -> list[Vector]:
             "stateless: intrinsic hairpin",
             "RFC 7757 §4.2.2",
             step(there, arrived),
-            step(lost, icmp6(1, 4, 0, told6, src=NEAR, dst=HOST, hlim=63)),
+            step(lost, icmp6(1, 4, 0, told6, src=NEAR_AS6, dst=HOST, hlim=63)),
         ),
         vector(
             "stateless: simple hairpin",
@@ -337,7 +337,7 @@ def _hairpins() -> list[Vector]:
             step(udp4(dst=NEAR4, ttl=64), udp6(src=HOST_AS6, dst=NEAR, hlim=63)),
             step(
                 icmp4(3, 3, 0, between4, src=NEAR4, dst=HOST4),
-                icmp6(1, 4, 0, told6, src=NEAR, dst=HOST, hlim=63),
+                icmp6(1, 4, 0, told6, src=NEAR_AS6, dst=HOST, hlim=63),
             ),
             hairpin="simple",
         ),

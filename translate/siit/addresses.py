@@ -97,13 +97,18 @@ class AddressMap:
                     return addr4
         return None
 
-    def is_private6(self, addr6: bytes) -> bool:
-        """Whether an address would have an IPv4 one, but for RFC 6052 §3.1."""
+    def refusal6(self, addr6: bytes) -> Reason | None:
+        """Why an address has no IPv4 one although it embeds one, None when it embeds none."""
         for prefix in self._prefixes:
             addr4 = prefix.extract(addr6) if prefix.contains(addr6) else None
-            if addr4 and self._policy.refusal(addr4, prefix) is Reason.PRIVATE_UNDER_WKP:
-                return True
-        return False
+            if addr4 is not None:
+                return self._policy.refusal(addr4, prefix)
+        return None
+
+    def is_illegal6(self, addr6: bytes) -> bool:
+        """Whether an address embeds an IPv4 one that no host can have."""
+        embedded = (prefix.extract(addr6) for prefix in self._prefixes if prefix.contains(addr6))
+        return any(addr4 is not None and is_illegal4(addr4) for addr4 in embedded)
 
     def is_private4(self, addr4: bytes) -> bool:
         """Whether an address could be embedded, but for RFC 6052 §3.1."""
@@ -125,14 +130,10 @@ class AddressMap:
         return self.explicit6(addr4) or self.embedded(addr4)
 
     def error_source6(self, addr4: bytes) -> bytes | None:
-        """The source of an ICMPv4 error as IPv6 sees it, None when it has none.
-
-        RFC 7915 §4.1: one that no packet may come from (127.0.0.1) is translated here all the
-        same, so that whoever looks for a fault can see it.
-        """
+        """The source of an ICMPv4 error as IPv6 sees it, None when it has none."""
         found = self.to_v6(addr4)
         if found is None and self._prefixes and is_illegal4(addr4):
-            return self._prefixes[0].embed(addr4)
+            return self._policy.error_source(addr4, self._prefixes[0])
         return found
 
     def turns(self, addr4: bytes, addr6: bytes) -> bool:

@@ -13,6 +13,7 @@ from translate.icmp import ERRORS4, Icmp4
 from translate.icmp_errors import Flow, error_4_to_6, seal
 from translate.outgoing import check_offload, piece_to_v6, to_v6, traffic_class6
 from translate.packets import IPv4View, Packet, Protocol, parse_ipv4
+from translate.policy import is_illegal4
 from translate.reasons import Discard, Reason
 from translate.segments import complete_checksum, fragment_ipv6
 from translate.sessions import Session
@@ -70,7 +71,9 @@ class FromV4:
             self._own(packet, view, now)
         dst6 = core.addresses.to_v6(view.dst)
         if dst6 is None:
-            core.refuse4(Reason.NO_MAPPING, packet, view, 1, now)
+            is_private = core.addresses.is_private4(view.dst)
+            reason = Reason.PRIVATE_UNDER_WKP if is_private else Reason.NO_MAPPING
+            core.refuse4(reason, packet, view, 13 if is_private else 1, now)
         if view.ttl <= 1:
             answer = core.errors.to_v4(packet, view, Icmp4.TIME_EXCEEDED, 0, now)
             raise Discard(Reason.HOP_LIMIT, answer)
@@ -78,6 +81,9 @@ class FromV4:
             return self._error(packet, view, dst6, turned)
         src6 = core.addresses.peer6(view.src, view.dst, turned=turned)
         if src6 is None:
+            if is_illegal4(view.src):
+                # RFC 7915 §4.1: dropped in silence; link-local ones come this far.
+                raise Discard(Reason.SOURCE_INVALID)
             is_private = core.addresses.is_private4(view.src)
             reason = Reason.PRIVATE_UNDER_WKP if is_private else Reason.SOURCE_UNMAPPED
             core.refuse4(reason, packet, view, 13, now)
@@ -182,7 +188,7 @@ class FromV4:
         if view.fragment is not None:
             raise Discard(Reason.FRAGMENT)
         check_header(view.protocol, view.payload)
-        message, _ = error_4_to_6(
+        message, flow = error_4_to_6(
             view,
             partial(self._flow_by_key4, turned),
             lambda addr4, _: core.addresses.to_v6(addr4),
@@ -191,7 +197,9 @@ class FromV4:
         )
         src6 = None
         if not packet.is_own:
-            src6 = core.addresses.error_source6(view.src)
+            # RFC 7757 §4.2.1: who was written to appears as such, which is embedded for a hairpin.
+            was_meant = view.src == flow.server4
+            src6 = flow.server6 if was_meant else core.addresses.error_source6(view.src)
         if src6 is None:
             # Some addresses are refused, or have no prefix; those become our own.
             src6 = core.settings.icmp6_source

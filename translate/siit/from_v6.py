@@ -14,7 +14,7 @@ from translate.segments import complete_checksum
 from translate.sessions import Session
 from translate.siit.core import SiitCore, check_place, flow_between
 from translate.tcp_states import is_syn
-from translate.transport import check_first_fragment, check_header
+from translate.transport import check_first_fragment, check_header, check_icmpv6_checksum
 
 _PROTOCOL4: dict[int, Protocol] = {
     Protocol.TCP: Protocol.TCP,
@@ -38,14 +38,16 @@ class FromV6:
         view = parse_ipv6(packet.data)
         if not is_unicast6(view.src):
             raise Discard(Reason.SOURCE_INVALID)
+        self._check_headers(packet, view, now)
         if view.dst == core.settings.icmp6_source:
             return self._own(packet, view, now)
-        self._check_headers(packet, view, now)
         dst4 = core.addresses.to_v4(view.dst)
         if dst4 is None:
-            is_private = core.addresses.is_private6(view.dst)
-            reason = Reason.PRIVATE_UNDER_WKP if is_private else Reason.NOT_EMBEDDED
-            core.refuse6(reason, packet, view, 1 if is_private else 3, now)
+            refusal = core.addresses.refusal6(view.dst)
+            if refusal is not None:
+                # RFC 7915 §5.4: administratively prohibited.
+                core.refuse6(refusal, packet, view, 1, now)
+            core.refuse6(Reason.NOT_EMBEDDED, packet, view, 3, now)
         if core.addresses.is_nowhere(dst4):
             core.refuse6(Reason.NO_MAPPING, packet, view, 3, now)
         later = view.fragment is not None and view.fragment.offset > 0
@@ -65,12 +67,21 @@ class FromV6:
 
     def _own(self, packet: Packet, view: IPv6View, now: float) -> list[Packet]:
         """A packet for the translator itself: it answers pings and nothing else."""
-        is_ping = view.protocol == Protocol.ICMPV6 and view.payload[:1] == bytes((Icmp6.ECHO,))
-        if not is_ping or view.fragment is not None:
+        core = self._core
+        if view.protocol in (Protocol.TCP, Protocol.UDP):
+            core.refuse6(Reason.DESTINATION_REFUSED, packet, view, 4, now)
+        if view.protocol != Protocol.ICMPV6:
+            # RFC 8200 §4: what a node does with a header that it does not know.
+            kind, at = Icmp6.PARAMETER_PROBLEM, view.protocol_pointer
+            answer = core.errors.to_v6(packet, view, kind, 1, now, at)
+            raise Discard(Reason.UNKNOWN_PROTOCOL, answer)
+        if view.payload[:1] != bytes((Icmp6.ECHO,)) or view.fragment is not None:
             raise Discard(Reason.DESTINATION_REFUSED)
         check_header(view.protocol, view.payload)
         whole = complete_checksum(packet)
-        answer = self._core.errors.echo_reply6(whole, parse_ipv6(whole.data), now)
+        ping = parse_ipv6(whole.data)
+        check_icmpv6_checksum(ping.payload, ping.src, ping.dst)
+        answer = core.errors.echo_reply6(whole, ping, now)
         raise Discard(Reason.HANDLED, answer)
 
     def _check_headers(self, packet: Packet, view: IPv6View, now: float) -> None:
@@ -98,6 +109,9 @@ class FromV6:
         is_pooled = pooled is not None and pooled.addr4 == src4
         if src4 is not None and not is_pooled:
             return src4
+        if core.addresses.is_illegal6(view.src):
+            # RFC 7915 §5.1: dropped in silence.
+            raise Discard(Reason.SOURCE_INVALID)
         if pool is None or core.addresses.embeds(view.src):
             # RFC 4443 §3.1: the source address is what fails.
             core.refuse6(Reason.SOURCE_UNMAPPED, packet, view, 5, now)
