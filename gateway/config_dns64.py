@@ -20,7 +20,7 @@ from gateway.config_values import (
     shown,
     type_name,
 )
-from gateway.dns64.messages import Malformed, name_from_text
+from gateway.dns64.names import Malformed, name_from_text
 from gateway.dns64.places import LAN, BadListen, parse_listen
 from gateway.dns64.upstream_config import BadUpstream, parse_upstream
 

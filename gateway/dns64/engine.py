@@ -28,16 +28,15 @@ from gateway.dns64.messages import (
     TC,
     A,
     Answer,
-    Malformed,
     Query,
     build_error,
-    name_from_text,
     render,
 )
+from gateway.dns64.names import Malformed, name_from_text
 from gateway.dns64.resolve import Resolver, cache_key
 from gateway.dns64.reverse import WELL_KNOWN, assemble_reverse, reverse_question
 from gateway.dns64.settings import Choice, Dns64Settings, Reverse
-from gateway.dns64.special import answer_special, is_special
+from gateway.dns64.special import answer_reverse, answer_special, is_special
 from gateway.dns64.synthesis import (
     Rules,
     Verdict,
@@ -238,9 +237,9 @@ class Engine:
             self._cache.put(key, made, self._clock())
             self._give(query, made, 0, limit, reply)
 
-        if is_special(question[:-4], query.qtype):
-            special = query._replace(question=question, key=question)
-            answered(answer_special(special, view.prefixes), 0)
+        known = answer_reverse(question)
+        if known is not None:
+            answered(known, 0)
         else:
             self._resolver.ask(question, do=query.do, cd=query.cd, then=answered)
 

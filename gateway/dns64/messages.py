@@ -9,7 +9,7 @@ question stands at a fixed place and its name is never compressed, compression p
 answer stay right when the question is replaced by the same name in the client's upper and lower
 case. Anything that would have to be built anew is left to dnspython (`synthesis.py`).
 
-`Malformed` is the only exception that bytes from the network can raise here.
+`names.Malformed` is the only exception that bytes from the network can raise here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
+
+from gateway.dns64.names import Malformed, lower_case, name_end, plain_name_end
 
 A: Final = 1
 NS: Final = 2
@@ -51,20 +53,12 @@ HEADER_SIZE: Final = 12
 PLAIN_UDP_SIZE: Final = 512  # RFC 1035 §4.2.1
 # What fits IPv6's least MTU unfragmented (RFC 9715 §3): 1280 less 48 bytes of headers.
 OUR_UDP_SIZE: Final = 1232
-MAX_NAME: Final = 255
 MAX_TTL: Final = 0x7FFF_FFFF  # RFC 2181 §8
-# Of one name. Long chains of compression pointers cost time and nobody makes them.
-MAX_POINTERS: Final = 16
 _EXTENDED_ERROR: Final = 15  # RFC 8914 §2
 
 _header = struct.Struct("!6H")
 _two = struct.Struct("!2H")
 _record = struct.Struct("!HHIH")
-_lower = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"abcdefghijklmnopqrstuvwxyz")
-
-
-class Malformed(ValueError):
-    """These bytes are no DNS message that could be answered, or believed."""
 
 
 class Query(NamedTuple):
@@ -114,7 +108,7 @@ def parse_query(data: bytes) -> Query | None:
     if questions != 1 or answers or authorities:
         return _wrong(ident, flags, FORMERR)
     try:
-        end = _plain_name_end(data, HEADER_SIZE)
+        end = plain_name_end(data, HEADER_SIZE)
         qtype, qclass = _two.unpack_from(data, end)
         end += 4
         question = data[HEADER_SIZE:end]
@@ -126,7 +120,7 @@ def parse_query(data: bytes) -> Query | None:
             return _wrong(ident, flags, FORMERR)
     except (Malformed, struct.error, IndexError):
         return _wrong(ident, flags, FORMERR)
-    key = question[:-4].translate(_lower) + question[-4:]
+    key = lower_case(question[:-4]) + question[-4:]
     return Query(ident, flags, question, key, qtype, qclass, size, do, error)
 
 
@@ -134,25 +128,12 @@ def _wrong(ident: int, flags: int, error: int) -> Query:
     return Query(ident, flags, b"", b"", 0, 0, 0, False, error)
 
 
-def _plain_name_end(data: bytes, at: int) -> int:
-    """The offset behind a name without compression."""
-    start = at
-    while length := data[at]:
-        if length > 63:
-            raise Malformed("compressed or unknown label in a question")
-        at += length + 1
-    at += 1
-    if at - start > MAX_NAME:
-        raise Malformed("name too long")
-    return at
-
-
 def _parse_additionals(data: bytes, at: int, count: int) -> tuple[int, bool, int, int]:
     """UDP size, DO, error and offset behind the records; at most one OPT (RFC 6891 §6.1.1)."""
     size, do, error = 0, False, NOERROR
     for _ in range(count):
         is_root = data[at] == 0
-        at = _name_end(data, at)
+        at = name_end(data, at)
         rtype, rclass, ttl, length = _record.unpack_from(data, at)
         at += 10 + length
         if at > len(data):
@@ -178,21 +159,6 @@ def _check_options(options: bytes) -> None:
         raise Malformed("EDNS option beyond the end")
 
 
-def _name_end(data: bytes, at: int) -> int:
-    """The offset behind a name; pointers must lead to an earlier place (RFC 1035 §4.1.4)."""
-    length = data[at]
-    while length:
-        if length >= 0xC0:
-            if (length & 0x3F) << 8 | data[at + 1] >= at:
-                raise Malformed("compression pointer forward")
-            return at + 2
-        if length > 63:
-            raise Malformed("unknown label type")
-        at += length + 1
-        length = data[at]
-    return at + 1
-
-
 class Record(NamedTuple):
     """Where a record of an answer stands. `section`: 1 answer, 2 authority, 3 additional."""
 
@@ -212,7 +178,8 @@ class Answer:
     `body` is what follows the question, without OPT; `counts` are the records of its three
     sections. Offsets of `records` and `ttl_offsets` count from the start of a message whose
     question is `question`. `rcode` has twelve bits. `ad`: the upstream calls it authentic.
-    `extended_error` is the EDNS option with RFC 8914's code, or empty.
+    `extended_error` is the EDNS option with RFC 8914's code, or empty. `authoritative`: it is about
+    a zone of ours (AA).
     """
 
     question: bytes
@@ -225,11 +192,8 @@ class Answer:
     extended_error: bytes = b""
     truncated: bool = False
     edns: bool = False
+    authoritative: bool = False
     _aged: tuple[int, bytes] = field(default=(0, b""))
-
-    @property
-    def key(self) -> bytes:
-        return self.question[:-4].translate(_lower) + self.question[-4:]
 
     @property
     def wire(self) -> bytes:
@@ -283,7 +247,7 @@ def parse_answer(data: bytes) -> Answer:
     if questions != 1:
         raise Malformed("no question, or several")
     try:
-        start = _plain_name_end(data, HEADER_SIZE) + 4
+        start = plain_name_end(data, HEADER_SIZE) + 4
         question = data[HEADER_SIZE:start]
         if len(question) < 5 or len(data) < start:
             raise Malformed("no whole question")
@@ -303,7 +267,7 @@ def _parse_records(
     for section, count in enumerate(counts, 1):
         for _ in range(count):
             name_at = at
-            at = _name_end(data, at)
+            at = name_end(data, at)
             rtype, rclass, ttl, length = _record.unpack_from(data, at)
             rdata_at = at + 10
             at = rdata_at + length
@@ -402,6 +366,8 @@ def render(
     if rcode > 15 and not query.edns:
         rcode = SERVFAIL
     flags = QR | RA | query.flags & (RD | CD) | (AD if ad else 0) | rcode & 15
+    if answer.authoritative:
+        flags |= AA
     opt = _opt(rcode, query.do, answer.extended_error) if query.edns else b""
     one, two, three = answer.counts
     size = HEADER_SIZE + len(query.question) + len(answer.body) + len(opt)
@@ -416,56 +382,3 @@ def render(
 def udp_limit(query: Query, ours: int) -> int:
     """How long an answer by UDP may be: what both sides take (RFC 6891 §6.2.5)."""
     return min(query.udp_size, ours) if query.udp_size else PLAIN_UDP_SIZE
-
-
-def name_to_text(name: bytes) -> str:
-    """A name of a message for the log; what is not plain ASCII is escaped."""
-    labels, at = [], 0
-    while length := name[at]:
-        label = name[at + 1 : at + 1 + length]
-        labels.append("".join(chr(c) if 32 < c < 127 and c != 46 else f"\\{c:03d}" for c in label))
-        at += 1 + length
-    return ".".join(labels) + "."
-
-
-def name_from_text(text: str) -> bytes:
-    """The wire form of a plain name in lower case. Raises Malformed."""
-    parts = text.rstrip(".").split(".") if text.rstrip(".") else []
-    wire = bytearray()
-    for part in parts:
-        try:
-            label = part.encode("ascii").translate(_lower)
-        except UnicodeEncodeError:
-            raise Malformed(f"{text!r} is not ASCII") from None
-        if not 1 <= len(label) <= 63:
-            raise Malformed(f"{text!r} has a label that is empty or longer than 63")
-        wire += bytes((len(label),)) + label
-    wire += b"\0"
-    if len(wire) > MAX_NAME:
-        raise Malformed(f"{text!r} is too long")
-    return bytes(wire)
-
-
-def read_name(data: bytes, at: int) -> bytes:
-    """A name of a message, without compression and in lower case. Raises Malformed."""
-    wire = bytearray()
-    bound = len(data)
-    pointers = 0
-    try:
-        while length := data[at]:
-            if length >= 0xC0:
-                pointers += 1
-                target = (length & 0x3F) << 8 | data[at + 1]
-                if target >= min(at, bound) or pointers > MAX_POINTERS:
-                    raise Malformed("compression pointer forward, or one of many")
-                at = bound = target
-                continue
-            if length > 63:
-                raise Malformed("unknown label type")
-            wire += data[at : at + 1 + length]
-            at += 1 + length
-            if len(wire) >= MAX_NAME:
-                raise Malformed("name too long")
-    except IndexError:
-        raise Malformed("name beyond the end") from None
-    return bytes(wire + b"\0").translate(_lower)

@@ -18,7 +18,8 @@ import dns.message
 import dns.rrset
 from dns.name import from_wire
 
-from gateway.dns64.messages import IN, NOERROR, PTR, Answer, Query, name_from_text
+from gateway.dns64.messages import IN, NOERROR, PTR, Answer, Query
+from gateway.dns64.names import name_from_text
 from gateway.dns64.settings import Reverse
 from gateway.dns64.synthesis import built, parsed, reading_malformed
 from translate.addresses import Layout, Prefix6

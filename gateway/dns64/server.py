@@ -9,6 +9,11 @@ in turns, so that one client that asks more than can be answered delays its own 
 nobody else's. It then goes through the engine, and needs no task either: the answer is sent by
 whoever brings it. TCP connections have a task each for reading and writing; how many there are,
 how long they may be silent and how many answers may wait on one of them is bounded.
+
+What all clients have together cannot be taken by some of them, though each keeps to his limits. Of
+places in lines and among the questions that wait, a network gets no more than it leaves: two that
+take what they can leave a third, and so on, and whoever comes finds some. Of TCP connections, which
+can be ended, a new one displaces that which has been silent longest in the network that has most.
 """
 
 from __future__ import annotations
@@ -62,6 +67,7 @@ class ServerCounters:
     unsent: int = 0
     connections: int = 0
     connections_refused: int = 0
+    connections_displaced: int = 0
 
 
 class Server:
@@ -76,7 +82,7 @@ class Server:
         self._limits = limits
         self._udp_size = udp_size
         self._idle = idle
-        self._open = 0
+        self._open: set[_Connection] = set()
         self._waiting = 0
         self._turns: deque[ClientState] = deque()  # whose line is not empty
         self._in_line = 0
@@ -128,7 +134,7 @@ class Server:
             if (
                 len(line) >= _LINE
                 or network.in_line >= SHARE * _LINE
-                or self._in_line >= self._limits.queries
+                or network.in_line >= self._limits.queries - self._in_line
             ):
                 counters.over_limit += 1
                 continue
@@ -188,7 +194,7 @@ class Server:
         if (
             state.waiting >= limits.queries_per_client
             or state.network.waiting >= SHARE * limits.queries_per_client
-            or self._waiting >= limits.queries
+            or state.network.waiting >= limits.queries - self._waiting
         ):
             self.counters.over_limit += 1
             return False
@@ -241,42 +247,69 @@ class Server:
             except OSError:
                 return
             state = self.clients.get(host, time.monotonic())
-            limits = self._limits
-            if (
-                not state.allowed
-                or self._open >= limits.tcp_connections
-                or state.connections >= limits.tcp_per_client
-                or state.network.connections >= SHARE * limits.tcp_per_client
-            ):
+            if not state.allowed or not self._has_room(state):
                 self.counters.connections_refused += 1
                 return
             self.counters.connections += 1
-            self._open += 1
+            connection = _Connection(self, stream, state, self._idle)
+            self._open.add(connection)
             state.connections += 1
             state.network.connections += 1
             try:
-                await _Connection(self, stream, state, self._idle).run()
+                await connection.run()
             finally:
-                self._open -= 1
-                state.connections -= 1
-                state.network.connections -= 1
+                self._left(connection)
+
+    def _has_room(self, state: ClientState) -> bool:
+        """Whether the client may have one connection more; somebody else may lose one by that."""
+        limits, network = self._limits, state.network
+        if (
+            state.connections >= limits.tcp_per_client
+            or network.connections >= SHARE * limits.tcp_per_client
+        ):
+            return False
+        if len(self._open) < limits.tcp_connections:
+            return True
+        other = max(self._open, key=lambda one: (one.state.network.connections, -one.heard))
+        if other.state.network.connections <= network.connections:
+            return False
+        self.counters.connections_displaced += 1
+        other.close()
+        self._left(other)
+        return True
+
+    def _left(self, connection: _Connection) -> None:
+        if connection in self._open:
+            self._open.remove(connection)
+            connection.state.connections -= 1
+            connection.state.network.connections -= 1
 
 
 class _Connection:
-    """One TCP connection of a client."""
+    """One TCP connection of a client. `heard`: when its last question came."""
 
     def __init__(
         self, server: Server, stream: trio.SocketStream, state: ClientState, idle: float
     ) -> None:
         self._server = server
         self._stream = stream
-        self._state = state
+        self.state = state
+        self.heard = trio.current_time()
         self._idle = idle
         self._pending = 0
+        self._scope = trio.CancelScope()
         self._send, self._receive = trio.open_memory_channel[bytes](2 * _PIPELINE)
 
     async def run(self) -> None:
-        """Until the client closes, breaks the rules or has been silent for too long."""
+        """Until the client closes, breaks the rules, has been silent for too long, or `close`."""
+        with self._scope:
+            await self._serve()
+
+    def close(self) -> None:
+        """Ends it as soon as it has its turn."""
+        self._scope.cancel()
+
+    async def _serve(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write, nursery.cancel_scope)
             await self._read()
@@ -288,7 +321,7 @@ class _Connection:
 
     async def _read(self) -> None:
         buffer = bytearray()
-        deadline = trio.current_time() + self._idle
+        deadline = self.heard + self._idle
         while True:
             with trio.move_on_at(deadline) as scope:
                 try:
@@ -313,13 +346,14 @@ class _Connection:
                 del buffer[: 2 + size]
                 while self._pending >= _PIPELINE:
                     await trio.sleep(0.01)
+                self.heard = trio.current_time()
                 if not self._answer(message):
                     return
-                deadline = trio.current_time() + self._idle
+                deadline = self.heard + self._idle
 
     def _answer(self, message: bytes) -> bool:
         """False ends the connection."""
-        server, state = self._server, self._state
+        server, state = self._server, self.state
         server.counters.tcp += 1
         query: Query | None = parse_query(message)
         if query is None:
@@ -338,7 +372,7 @@ class _Connection:
 
     def _reply(self, answer: bytes, until: float) -> None:
         assert answer[2] & QR >> 8
-        self._server.waited(self._state)
+        self._server.waited(self.state)
         self._queue(answer)
 
     def _queue(self, answer: bytes) -> None:

@@ -31,6 +31,7 @@ from gateway.dns64.upstream_config import (
     without_loops,
 )
 from gateway.dns64.upstreams import Upstreams
+from gateway.groups import first_of
 from gateway.host.plan import HostError
 from translate.addresses import Prefix6
 
@@ -72,7 +73,7 @@ class Dns64:
             self._cache,
             self._upstreams.ask,
             clock,
-            limit=limits.queries,
+            limit=2 * limits.queries,  # a question for AAAA asks two
             stale=settings.serve_stale > 0,
         )
         engine = Engine(settings, rules_of(settings, refused4), self._cache, self._resolver, clock)
@@ -188,10 +189,10 @@ async def serve(
     `admit`: whether an IPv6 host, 16 bytes, may be a client; `refused4`: whether the translator
     would refuse an IPv4 address under a prefix. Raises HostError, in an ExceptionGroup.
     """
+    failure = None
     try:
         await Dns64(settings, admit, refused4).run(task_status=task_status)
     except* HostError as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
+        failure = first_of(group)
+    if failure is not None:
+        raise failure

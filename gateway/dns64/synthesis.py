@@ -38,8 +38,6 @@ from gateway.dns64.messages import (
     DNAME,
     HEADER_SIZE,
     IN,
-    MAX_NAME,
-    MAX_POINTERS,
     MX,
     NOERROR,
     NS,
@@ -49,12 +47,17 @@ from gateway.dns64.messages import (
     SOA,
     A,
     Answer,
-    Malformed,
     Query,
     Record,
     extended_error_code,
     parse_answer,
+)
+from gateway.dns64.names import (
+    Malformed,
+    is_below,
+    name_end_within,
     read_name,
+    rebased_name,
 )
 from translate.addresses import Prefix6
 
@@ -110,14 +113,6 @@ def _within(address: bytes, networks: Sequence[IPv4Network] | Sequence[IPv6Netwo
         return False
     value = int.from_bytes(address, "big")
     return any(value & int(net.netmask) == int(net.network_address) for net in networks)
-
-
-def is_below(qname: bytes, zone: bytes) -> bool:
-    """Whether a name is a zone's, or in it; both in wire form and lower case."""
-    at = 0
-    while len(qname) - at > len(zone):
-        at += 1 + qname[at]
-    return qname[at:] == zone
 
 
 def wants_synthesis(query: Query) -> bool:
@@ -229,7 +224,7 @@ def rewrite(
 
     def put(old: Record, rtype: int, ttl: int, rdata: bytes) -> None:
         name_at = HEADER_SIZE + len(out)
-        out.extend(_rebased(data, old.name_at, bound))
+        out.extend(rebased_name(data, old.name_at, bound))
         out.extend(_fixed.pack(rtype, old.rclass, ttl, len(rdata)))
         rdata_at = HEADER_SIZE + len(out)
         out.extend(rdata)
@@ -271,53 +266,19 @@ def _signs_a(answer: Answer, record: Record) -> bool:
     )
 
 
-def _rebased(data: bytes, at: int, bound: int) -> bytes:
-    """A name for a message that is the same only before `bound`."""
-    if data[at] >= 0xC0 and ((data[at] & 0x3F) << 8 | data[at + 1]) < bound:
-        return data[at : at + 2]
-    out = bytearray()
-    pointers = 0
-    try:
-        while length := data[at]:
-            if length >= 0xC0:
-                target = (length & 0x3F) << 8 | data[at + 1]
-                if target < bound:
-                    return bytes(out) + data[at : at + 2]
-                pointers += 1
-                if target >= at or pointers > MAX_POINTERS:
-                    raise Malformed("compression pointer forward, or one of many")
-                at = target
-            elif length > 63 or len(out) > MAX_NAME:
-                raise Malformed("no name")
-            else:
-                out += data[at : at + 1 + length]
-                at += 1 + length
-    except IndexError:
-        raise Malformed("name beyond the end") from None
-    return bytes(out) + b"\0"
-
-
 def _rebased_rdata(data: bytes, record: Record, bound: int) -> bytes:
     at, end = record.rdata_at, record.rdata_at + record.rdata_size
     if record.rtype in _ONE_NAME:
-        return _rebased(data, at, bound)
+        return rebased_name(data, at, bound)
     if record.rtype == MX:
-        return data[at : at + 2] + _rebased(data, at + 2, bound)
+        return data[at : at + 2] + rebased_name(data, at + 2, bound)
     if record.rtype == SOA:
-        second = _behind_name(data, at, end)
-        numbers = _behind_name(data, second, end)
+        second = name_end_within(data, at, end)
+        numbers = name_end_within(data, second, end)
         if end - numbers != 20:
             raise Malformed("SOA of the wrong length")
-        return _rebased(data, at, bound) + _rebased(data, second, bound) + data[numbers:end]
+        return rebased_name(data, at, bound) + rebased_name(data, second, bound) + data[numbers:end]
     return data[at:end]
-
-
-def _behind_name(data: bytes, at: int, end: int) -> int:
-    while at < end and (length := data[at]):
-        if length >= 0xC0:
-            return at + 2
-        at += 1 + length
-    return at + 1
 
 
 @contextmanager
@@ -407,7 +368,7 @@ def _check_effort(answer: Answer) -> None:
             raise Malformed("a large answer with records of a rare type")
         if record.rtype == SOA:
             end = record.rdata_at + record.rdata_size
-            read_name(data, _behind_name(data, record.rdata_at, end))
+            read_name(data, name_end_within(data, record.rdata_at, end))
 
 
 def built(message: dns.message.Message) -> Answer:

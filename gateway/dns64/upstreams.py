@@ -32,10 +32,10 @@ from gateway.dns64.messages import (
     NOTIMP,
     NXDOMAIN,
     Answer,
-    Malformed,
     build_query,
     parse_answer,
 )
+from gateway.dns64.names import Malformed
 from gateway.dns64.streams import StreamBroken, StreamUpstream
 from gateway.dns64.synthesis import is_bogus
 from gateway.dns64.udp_sockets import UdpSocket, UdpSockets
@@ -190,9 +190,9 @@ class Upstreams:
 
     def _next(self, exchange: _Exchange) -> None:
         """The next try, at the next upstream that has not failed."""
-        count = len(exchange.order)
+        count, last = len(exchange.order), exchange.position
         for step in range(1, count + 1):
-            position = (exchange.position + step) % count
+            position = (last + step) % count
             if exchange.order[position] not in exchange.spent:
                 exchange.position = position
                 if self._try(exchange, exchange.order[position]):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ipaddress import IPv6Address, ip_address
 
+from gateway.config import ConfigError
 from gateway.config_model import Config
 from gateway.dns64.places import LAN, parse_listen
 from gateway.dns64.upstream_config import DNS_PORT
-from gateway.host.plan import HostError
 from gateway.ra import snippet
 from gateway.ra.advertiser import Advertiser
 from gateway.ra.content import AdvertiseWish, InterfaceState, advertisement
@@ -56,9 +56,9 @@ def make_advertiser(config: Config) -> Advertiser:
 
 
 def snippets(config: Config) -> str:
-    """What radvd and systemd-networkd need to advertise the same. Raises HostError."""
+    """What radvd and systemd-networkd need to advertise the same. Raises ConfigError, HostError."""
     if not config.advertise.interfaces:
-        raise HostError("--advertise-merge: no interface is named; --advertise lan0 is right")
+        raise ConfigError(["--advertise-merge: no interface is named; --advertise lan0 is right"])
     pieces = []
     for name in config.advertise.interfaces:
         # One that is not there yet: what does not depend on it.

@@ -11,6 +11,7 @@ back with lifetimes of zero, which also is the last word at the end (RFC 4861 §
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, IPv6Network
@@ -71,7 +72,7 @@ class InterfaceState:
 
 def lifetime_of(interval: float) -> int:
     """Seconds that things stay without a new one: three intervals, so that two can be lost."""
-    return int(3 * interval)
+    return math.ceil(3 * interval)
 
 
 def pref64_network(prefix: Prefix6) -> IPv6Network:
@@ -110,8 +111,8 @@ def advertisement(wish: AdvertiseWish, state: InterfaceState) -> RouterAdvertise
 def _own_dns(wish: AdvertiseWish, state: InterfaceState) -> tuple[IPv6Address, ...]:
     """The address to name as DNS server: a global, else a unique local, else a link-local one.
 
-    One is enough, and RFC 8106 §5.3.1 asks hosts to keep no more than three in all. The lowest,
-    so that the answer does not depend on the order in which they came.
+    One is enough, and hosts may have room for no more than three in all (RFC 8106 §5.3.1). The
+    lowest, so that the answer does not depend on the order in which they came.
     """
     everywhere = state.name in wish.dns_interfaces
     addresses = [a for a in state.addresses if everywhere or a in wish.dns_addresses]

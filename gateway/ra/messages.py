@@ -28,8 +28,9 @@ _ON_LINK, _AUTONOMOUS = 0x80, 0x40
 # RFC 8781 §4: the prefix length code.
 _LENGTH_CODES = {96: 0, 64: 1, 56: 2, 48: 3, 40: 4, 32: 5}
 _CODE_LENGTHS = {code: length for length, code in _LENGTH_CODES.items()}
-# RFC 4191 §2.1: the preference of a route, of two bits.
-_MEDIUM = 0x00
+# RFC 4191 §2.1: the preference of a route, of two bits; one value is for nobody.
+_PREFERENCE = 0x18
+_MEDIUM, _RESERVED = 0x00, 0x10
 
 
 class BadMessage(Exception):
@@ -216,9 +217,11 @@ def _parse_prefix(body: bytes) -> PrefixInformation:
 
 
 def _parse_route(body: bytes) -> RouteInformation | None:
-    length, _, lifetime = struct.unpack_from(">BBI", body)
-    head = body[6:22]
-    if length > 128 or len(head) < (16 if length > 64 else 8 if length else 0):
+    length, flags, lifetime = struct.unpack_from(">BBI", body)
+    head = body[6:]
+    if length > 128 or not (16 if length > 64 else 8 if length else 0) <= len(head) <= 16:
+        return None
+    if flags & _PREFERENCE == _RESERVED:  # RFC 4191 §2.3
         return None
     return RouteInformation(_network(head, length), lifetime)
 

@@ -17,12 +17,12 @@ from gateway.dns64.messages import (
     FORMERR,
     NOTIMP,
     Answer,
-    Malformed,
     build_error,
     parse_answer,
     parse_query,
     render,
 )
+from gateway.dns64.names import Malformed
 from gateway.dns64.settings import Choice
 from tests.unit.dns64_fakes import (
     SOA,

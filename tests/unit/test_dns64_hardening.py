@@ -16,7 +16,8 @@ import trio.testing
 
 from gateway.dns64 import server as server_module
 from gateway.dns64.clients import SHARE
-from gateway.dns64.messages import AAAA, MAX_POINTERS, A, Malformed, parse_answer, read_name
+from gateway.dns64.messages import AAAA, A, parse_answer
+from gateway.dns64.names import MAX_POINTERS, Malformed, read_name
 from gateway.dns64.reverse import assemble_reverse
 from gateway.dns64.settings import Reverse
 from gateway.dns64.synthesis import Rules, assemble, without
@@ -218,12 +219,15 @@ async def test_long_queries_are_not_remembered_to_the_letter(nursery):
 @pytest.mark.trio
 async def test_at_the_limit_of_queries_that_wait_all_clients_together(nursery):
     """The same name from many: one question upstream, but a place in memory for each."""
-    running = Running(nursery, A_RECORD, queries=3)
+    running = Running(nursery, A_RECORD, queries=6)
     running.world.upstream.held = []
     client, address = running.udp()
     await client.connect(address)
-    for _ in range(4):
+    for number in range(1, 5):
         await client.send(query_wire(NAME, "A"))
+        with trio.fail_after(5):
+            while running.server._waiting < min(number, 3):
+                await trio.sleep(0.01)
     with trio.fail_after(5):
         assert dns.message.from_wire(await client.recv(4096)).rcode() == 2
     assert len(running.world.upstream.asked) == 1
@@ -341,17 +345,47 @@ async def test_at_the_limit_of_the_questions_of_one_network(nursery):
     assert failed == [dns.rcode.SERVFAIL] * 2
     while running.world.upstream.held:
         running.world.upstream.release()
-    assert {state.network.waiting for state in running.server.clients.states.values()} == {0}
+    states = running.server.clients.states.values()
+    assert {(state.waiting, state.network.waiting) for state in states} == {(0, 0)}
 
 
 @pytest.mark.trio
 async def test_at_the_limit_of_all_lines_together(nursery):
     running = Running(nursery, queries_per_second=0, queries=4)
-    came = [(query_wire("a.test", "A"), (f"2001:db8::{n + 1}", 53)) for n in range(6)]
+    came = [(query_wire("a.test", "A"), (f"2001:db8:{n}::1", 53)) for n in range(6)]
     datagrams = Datagrams(*came)
     serve(running, datagrams)
     assert len(datagrams.sent) == 4
     assert running.server.counters.over_limit == 2
+
+
+def flood(network: int, count: int) -> list[tuple[bytes, tuple[str, int]]]:
+    """Questions from as many addresses of a network."""
+    return [
+        (query_wire(f"n{n}.flood{network}.test", "A"), (f"2001:db8:{network}::{n + 1:x}", 53))
+        for n in range(count)
+    ]
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_networks_that_take_what_they_can_leave_a_place_for_others(nursery, at_once):
+    """`at_once`: the places in lines; else those among the questions that wait."""
+    running = Running(nursery, queries_per_second=0, queries=20)
+    running.world.upstream.held = []
+    other = (query_wire("other.test", "A"), ("2001:db8::1", 53))
+    if at_once:
+        serve(running, Datagrams(*flood(1, 40), *flood(2, 40), other))
+    else:
+        for datagram in (*flood(1, 40), *flood(2, 40), other):
+            serve(running, Datagrams(datagram))
+    asked = [name for name, *_ in running.world.upstream.asked]
+    assert "other.test." in asked
+    # Half of what there is for the first, half of what it leaves for the second.
+    assert [sum(f"flood{n}." in name for name in asked) for n in (1, 2)] == [10, 5]
+    while running.world.upstream.held:
+        running.world.upstream.release()
+    assert running.server._waiting == running.server._in_line == 0
 
 
 @pytest.mark.trio
@@ -381,7 +415,101 @@ async def test_connections_are_counted_down_to_nothing(nursery):
         with trio.fail_after(5):
             while running.server._open:
                 await trio.sleep(0.01)
-        assert running.server._open == 0
+        assert not running.server._open
+
+
+async def listen4(running: Running) -> None:
+    """On 127.0.0.1, where every address of 127.0.0.0/8 is a client, and a network of its own."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    running.nursery.start_soon(running.server.serve_tcp, listener, running.nursery)
+    OPEN.append(listener.socket)
+    running.port = listener.socket.getsockname()[1]
+
+
+async def connect4(running: Running, host: str) -> trio.SocketStream:
+    """A connection from this address, which the server has taken, or refused."""
+    counters = running.server.counters
+    before = counters.connections + counters.connections_refused
+    stream = await trio.open_tcp_stream("127.0.0.1", running.port, local_address=host)
+    OPEN.append(stream.socket)
+    with trio.fail_after(5):
+        while counters.connections + counters.connections_refused == before:
+            await trio.sleep(0.01)
+    return stream
+
+
+async def is_open(stream: trio.SocketStream) -> bool:
+    """Whether a question on it has an answer."""
+    try:
+        (reply,) = await exchange(stream, query_wire(NAME, "A"))
+    except trio.BrokenResourceError:
+        return False
+    return reply is not None
+
+
+@pytest.mark.trio
+async def test_two_that_have_all_connections_cannot_keep_out_a_third(nursery):
+    running = Running(nursery, A_RECORD, tcp_connections=5, tcp_per_client=3)
+    await listen4(running)
+    hosts = ["127.0.0.2", "127.0.0.3", "127.0.0.2", "127.0.0.2", "127.0.0.3"]
+    held = [await connect4(running, host) for host in hosts]
+    assert await is_open(held[0])
+    third = await connect4(running, "127.0.0.4")
+    # Of the network that has most, the one that has been silent longest.
+    assert await is_open(third)
+    assert [await is_open(stream) for stream in held] == [True, True, False, True, True]
+    counters = running.server.counters
+    assert (counters.connections, counters.connections_displaced) == (6, 1)
+    for stream in (*held, third):
+        await stream.aclose()
+    with trio.fail_after(5):
+        while running.server._open:
+            await trio.sleep(0.01)
+    states = running.server.clients.states.values()
+    assert {(state.connections, state.network.connections) for state in states} == {(0, 0)}
+
+
+@pytest.mark.trio
+async def test_who_has_as_many_connections_as_anybody_displaces_nobody(nursery):
+    running = Running(nursery, A_RECORD, tcp_connections=4, tcp_per_client=3)
+    await listen4(running)
+    hosts = ["127.0.0.2", "127.0.0.3", "127.0.0.2", "127.0.0.3"]
+    held = [await connect4(running, host) for host in hosts]
+    assert not await is_open(await connect4(running, "127.0.0.2"))
+    assert [await is_open(stream) for stream in held] == [True] * 4
+    assert running.server.counters.connections_displaced == 0
+
+
+@pytest.mark.trio
+async def test_however_many_networks_a_newcomer_has_a_connection(nursery):
+    running = Running(nursery, A_RECORD, tcp_connections=4)
+    await listen4(running)
+    most = 0
+    for number in range(2, 22):
+        assert await is_open(await connect4(running, f"127.0.0.{number}"))
+        most = max(most, len(running.server._open))
+    assert most == 4
+
+
+@pytest.mark.trio
+async def test_a_connection_that_is_displaced_owes_nothing(nursery):
+    """Its question is on its way: the answer comes to nobody, and is counted back."""
+    running = Running(nursery, A_RECORD, tcp_connections=1)
+    running.world.upstream.held = []
+    await listen4(running)
+    first = await connect4(running, "127.0.0.2")
+    wire = query_wire(NAME, "A")
+    await first.send_all(len(wire).to_bytes(2, "big") + wire)
+    with trio.fail_after(5):
+        while not running.world.upstream.held:
+            await trio.sleep(0.01)
+    second = await connect4(running, "127.0.0.3")
+    with trio.fail_after(5):
+        assert await first.receive_some(1) == b""
+    running.world.upstream.release()
+    running.world.upstream.held = None
+    assert running.server._waiting == 0
+    assert await is_open(second)
 
 
 @pytest.mark.trio
@@ -393,6 +521,7 @@ async def test_over_the_limit_a_connection_stays_open(nursery):
         wire = query_wire(name, "A")
         await stream.send_all(len(wire).to_bytes(2, "big") + wire)
     assert (await read(stream)).rcode() == 2
+    assert [asked[0] for asked in running.world.upstream.asked] == ["slow.test."]
     running.world.upstream.release()
     assert (await read(stream)).question[0].name.to_text() == "slow.test."
     running.world.upstream.held = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import time
 from contextlib import suppress
 from ipaddress import IPv6Address
@@ -300,14 +301,16 @@ async def test_who_is_not_allowed_is_refused_only_so_often(nursery, monkeypatch)
     monkeypatch.setattr(server_module, "_REFUSALS_PER_SECOND", 2)
     running = Running(nursery, A_RECORD)
     monkeypatch.setattr(running.server.clients, "_is_allowed", lambda address: False)
-    monkeypatch.setattr(server_module, "time", SimpleNamespace(monotonic=lambda: 1000.0))
+    now = [1000.0]
+    monkeypatch.setattr(server_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     client, address = running.udp()
     await client.connect(address)
-    for _ in range(5):
-        await client.send(query_wire(NAME, "A"))
-    replies = await all_replies(client, 2)
-    assert [dns.message.from_wire(data).rcode() for data in replies] == [5, 5]
-    assert running.server.counters.not_allowed == 5
+    for now[0] in (1000.0, 1001.0):
+        for _ in range(5):
+            await client.send(query_wire(NAME, "A"))
+        replies = await all_replies(client, 2)
+        assert [dns.message.from_wire(data).rcode() for data in replies] == [5, 5]
+    assert running.server.counters.not_allowed == 10
     assert running.world.upstream.asked == []
 
 
@@ -367,6 +370,78 @@ async def test_rfc7766_6_2_1_1_many_questions_on_one_connection(nursery):
 
 
 @pytest.mark.trio
+async def test_at_the_limit_of_questions_on_one_connection(nursery, monkeypatch):
+    monkeypatch.setattr(server_module, "_PIPELINE", 5)
+    running = Running(nursery, A_RECORD)
+    running.world.upstream.held = []
+    stream = await running.tcp()
+    for number in range(7):
+        wire = query_wire(f"n{number}.test", "A")
+        await stream.send_all(len(wire).to_bytes(2, "big") + wire)
+    with trio.fail_after(5):
+        while len(running.world.upstream.asked) < 5:
+            await trio.sleep(0.01)
+    await trio.sleep(0.05)
+    assert len(running.world.upstream.asked) == 5
+    while running.world.upstream.held:
+        running.world.upstream.release()
+    with trio.fail_after(5):
+        while len(running.world.upstream.asked) < 7:
+            await trio.sleep(0.01)
+
+
+@pytest.mark.trio
+async def test_who_waits_for_an_answer_is_not_silent(nursery):
+    running = Running(nursery, A_RECORD, idle=0.2)
+    running.world.upstream.held = []
+    stream = await running.tcp()
+    wire = query_wire("slow.test", "A")
+    await stream.send_all(len(wire).to_bytes(2, "big") + wire)
+    await trio.sleep(0.7)
+    running.world.upstream.release()
+    running.world.upstream.held = None
+    for name in ("slow.test.", NAME):
+        if name == NAME:
+            wire = query_wire(NAME, "A")
+            await stream.send_all(len(wire).to_bytes(2, "big") + wire)
+        assert (await read(stream)).question[0].name.to_text() == name
+
+
+@pytest.mark.trio
+async def test_a_connection_that_is_reset_ends_no_other(nursery):
+    running = Running(nursery, A_RECORD)
+    other = await running.tcp()
+    stream = await running.connect()
+    with trio.fail_after(5):
+        while len(running.server._open) < 2:
+            await trio.sleep(0.01)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await stream.aclose()
+        while len(running.server._open) > 1:
+            await trio.sleep(0.01)
+    assert (await exchange(other, query_wire(NAME, "A")))[0].answer
+
+
+@pytest.mark.trio
+async def test_at_the_limit_of_what_is_remembered_all_is_forgotten(nursery, monkeypatch):
+    monkeypatch.setattr(server_module, "HOT_LIMIT", 2)
+    names = [f"n{n}.test." for n in range(3)]
+    running = Running(
+        nursery, {(name, "A"): answer(name, "A", [f"{name} 60 IN A 192.0.2.1"]) for name in names}
+    )
+    client, address = running.udp()
+    await client.connect(address)
+    known = []
+    for name in names:
+        for _ in range(2):  # the second answer is from the cache
+            with trio.fail_after(5):
+                await client.send(query_wire(name, "A"))
+                await client.recv(4096)
+        known.append(len(running.world.engine.views[0].hot))
+    assert known == [1, 2, 1]
+
+
+@pytest.mark.trio
 async def test_answers_come_in_the_order_in_which_they_are_known(nursery):
     running = Running(nursery, A_RECORD)
     running.world.upstream.held = []
@@ -421,7 +496,7 @@ async def test_at_the_limit_of_connections(nursery):
     with trio.fail_after(5):
         assert await streams[2].receive_some(10) == b""
     await streams[0].aclose()
-    while running.server._open > 1:
+    while len(running.server._open) > 1:
         await trio.sleep(0.01)
     assert (await exchange(await running.connect(), query_wire(NAME, "A")))[0].answer
 
@@ -449,7 +524,7 @@ async def test_a_thousand_connections_that_say_nothing(nursery):
     most = 0
     for _ in range(1_000):
         await running.connect()
-        most = max(most, running.server._open)
+        most = max(most, len(running.server._open))
         if len(OPEN) > 60:  # as a host with few descriptors does
             OPEN.pop(2).close()
     assert most == 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from pathlib import Path
 
@@ -10,26 +11,35 @@ import pytest
 import trio
 
 from gateway.dns64 import service
-from gateway.dns64.settings import Dns64Settings
+from gateway.dns64.settings import Dns64Settings, Limits
 from gateway.host.plan import HostError
 from tests.unit.dns64_fakes import WKP, lines_of, query_wire
 
 
 def free_port() -> int:
-    """A port that is free on ::1 at this moment."""
-    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
-        sock.bind(("::1", 0))
-        return int(sock.getsockname()[1])
+    """A port that is free at this moment, and is not one that the kernel gives to clients."""
+    while True:
+        port = random.randint(20_000, 32_000)
+        try:
+            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                with socket.socket(socket.AF_INET6, kind) as sock:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+                    sock.bind(("::", port))
+        except OSError:
+            continue
+        return port
 
 
 async def upstream(address: str, *, task_status) -> None:
-    """Answers every A question with `address`, every other with nothing."""
+    """Answers every A question with `address`, every other with nothing; below dead.test none."""
     with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         await sock.bind(("127.0.0.1", 0))
         task_status.started(sock.getsockname()[1])
         while True:
             data, source = await sock.recvfrom(4096)
             asked = dns.message.from_wire(data)
+            if asked.question[0].name.to_text().endswith("dead.test."):
+                continue
             reply = dns.message.make_response(asked)
             if asked.question[0].rdtype == 1:
                 reply.answer.append(
@@ -38,9 +48,10 @@ async def upstream(address: str, *, task_status) -> None:
             await sock.sendto(reply.to_wire(), source)
 
 
-async def ask(port: int, name: str) -> list[str]:
-    with trio.socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
-        await sock.connect(("::1", port))
+async def ask(port: int, name: str, host: str = "::1") -> list[str]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with trio.socket.socket(family, socket.SOCK_DGRAM) as sock:
+        await sock.connect((host, port))
         await sock.send(query_wire(name))
         with trio.fail_after(10):
             return [line.split()[-1] for line in lines_of(await sock.recv(4096))]
@@ -79,6 +90,33 @@ async def test_resolv_conf_is_followed_and_leads_not_back(
         while "names no server but this one" not in caplog.text:
             await trio.sleep(0.02)
     assert await ask(port, "c.test") == []
+
+
+@pytest.mark.trio
+async def test_questions_without_an_answer_leave_room_for_others(nursery):
+    """With as many of them as one network may have, though each asks for AAAA and A."""
+    asks = await nursery.start(upstream, "192.0.2.1")
+    port = free_port()
+    settings = Dns64Settings(
+        (WKP,),
+        listen=(f"::1@{port}", f"127.0.0.1@{port}"),
+        upstreams=(f"127.0.0.1@{asks}",),
+        timeout=60.0,
+        limits=Limits(queries=8),
+    )
+
+    async def run(*, task_status) -> None:
+        await service.serve(settings, admit=lambda address: False, task_status=task_status)
+
+    running = await nursery.start(run)
+    with trio.socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        await sock.connect(("::1", port))
+        for number in range(4):
+            await sock.send(query_wire(f"n{number}.dead.test"))
+            with trio.fail_after(10):
+                while running.counters()["dns64-waiting"] < 2 * (number + 1):
+                    await trio.sleep(0.01)
+        assert await ask(port, "a.test", "127.0.0.1") == ["64:ff9b::c000:201"]
 
 
 @pytest.mark.trio

@@ -53,7 +53,7 @@ def test_who_gets_no_synthesis_gets_no_prefix():
     assert (reply.rcode(), lines_of(reply)) == (0, [])
 
 
-@pytest.mark.parametrize("rtype", ["MX", "TXT", "NS", "DNSKEY", "TYPE65280"])
+@pytest.mark.parametrize("rtype", ["MX", "TXT", "NS", "SOA", "ANY", "DNSKEY", "TYPE65280"])
 def test_rfc8880_7_1_no_data_of_other_types(rtype):
     w = World({})
     reply = w.ask("ipv4only.arpa", rtype)
@@ -61,9 +61,19 @@ def test_rfc8880_7_1_no_data_of_other_types(rtype):
     assert w.upstream.asked == []
 
 
-@pytest.mark.parametrize("name", ["ipv4only.arpa.", "170.0.0.192.in-addr.arpa."])
-def test_rfc8880_7_1_ds_is_asked_of_the_zone_above(name):
+@pytest.mark.parametrize(
+    ("name", "rtype"), [("ipv4only.arpa", "A"), ("ipv4only.arpa", "TXT"), ("a.ipv4only.arpa", "A")]
+)
+def test_rfc8880_7_1_who_answers_is_the_authority(name, rtype):
+    w = World({})
+    for options in ({}, {"limit": 40}):
+        assert w.ask(name, rtype, **options).flags & dns.flags.AA
+    assert not w.ask("www.example.test", rtype).flags & dns.flags.AA
+
+
+def test_rfc8880_7_1_ds_is_asked_of_the_zone_above():
     """Who validates has to find out there that the zone is not signed."""
+    name = "ipv4only.arpa."
     denial = answer(name, "DS", [], ["arpa. 60 IN SOA a.test. b.test. 1 2 3 4 5"])
     w = World({(name, "DS"): denial})
     reply = w.ask(name, "DS", use_edns=0, want_dnssec=True)
@@ -81,13 +91,23 @@ def test_rfc8880_7_1_nothing_below():
 
 
 @pytest.mark.parametrize("number", [170, 171])
-def test_rfc8880_7_2_reverse_names(number):
-    w = World({})
-    reply = w.ask(f"{number}.0.0.192.in-addr.arpa", "PTR")
-    assert lines_of(reply)[0].endswith("IN PTR ipv4only.arpa.")
+def test_rfc8880_7_2_reverse_names_are_nothing_special_to_a_resolver(number):
+    name = f"{number}.0.0.192.in-addr.arpa."
+    w = World({(name, "PTR"): answer(name, "PTR", [f"{name} 50 IN PTR ipv4only.arpa."])})
+    assert lines_of(w.ask(name, "PTR")) == [f"{name} 50 IN PTR ipv4only.arpa."]
+    w.ask(f"a.{name}", "PTR")
+    assert [asked[0] for asked in w.upstream.asked] == [name, f"a.{name}"]
+
+
+@pytest.mark.parametrize("number", [170, 171])
+@pytest.mark.parametrize("how", [Reverse.CNAME, Reverse.TRANSLATE])
+def test_rfc8880_7_2_1_but_inside_a_prefix_their_answer_is_known(number, how):
+    w = World({}, reverse=how)
     inside = dns.reversename.from_address(f"64:ff9b::192.0.0.{number}").to_text()
     assert lines_of(w.ask(inside, "PTR"))[-1].endswith("IN PTR ipv4only.arpa.")
     assert w.upstream.asked == []
+    w.ask(dns.reversename.from_address(f"64:ff9b::192.0.0.{number + 2}").to_text(), "PTR")
+    assert [asked[0] for asked in w.upstream.asked] == [f"{number + 2}.0.0.192.in-addr.arpa."]
 
 
 def reverse(found, **settings):
@@ -101,6 +121,10 @@ def test_rfc6147_5_3_1_cname_to_in_addr_arpa():
         f"{V4_NAME} 50 IN PTR www.example.test.",
     ]
     assert w.upstream.asked == [(V4_NAME, "PTR", False, False)]
+
+
+def test_rfc6147_5_3_1_no_answer_is_a_failure():
+    assert reverse(None).ask(V6_NAME, "PTR").rcode() == dns.rcode.SERVFAIL
 
 
 def test_rfc6147_5_3_1_or_the_records_themselves():
@@ -161,6 +185,7 @@ def test_reverse_ages_and_is_cached():
     w.now += 10
     assert {rrset.ttl for rrset in w.ask(V6_NAME, "PTR").answer} == {20}
     assert len(w.upstream.asked) == 1
+    assert w.engine.counters.reverse == 1
 
 
 def test_reverse_off_and_for_those_who_validate():

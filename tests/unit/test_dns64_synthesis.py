@@ -10,10 +10,9 @@ import dns.flags
 import dns.message
 import pytest
 
-from gateway.dns64 import synthesis
-from gateway.dns64.messages import Malformed, parse_answer
+from gateway.dns64.messages import parse_answer
+from gateway.dns64.names import Malformed, rebased_name
 from gateway.dns64.settings import Choice
-from gateway.dns64.synthesis import is_below
 from tests.unit.dns64_fakes import PTRTD, SOA, WKP, World, answer, answer_message, lines_of, query
 
 NAME = "www.example.test."
@@ -73,6 +72,14 @@ def test_rfc6147_5_1_2_the_answer_section_of_an_error_is_empty_whatever_it_holds
         w = world(v6("2001:db8::1"), errors["A"], **settings)
         assert lines_of(w.ask(NAME)) == [f"{NAME} 300 IN AAAA 2001:db8::1"]
         assert w.engine.counters.synthesised == 0
+
+
+def test_rfc6147_5_1_1_real_addresses_that_are_known_are_given_without_asking():
+    w = world(v6("2001:db8::1"), None)
+    for _ in range(3):
+        assert lines_of(w.ask(NAME)) == [f"{NAME} 300 IN AAAA 2001:db8::1"]
+    assert len(w.replies) == 3
+    assert [asked[1] for asked in w.upstream.asked] == ["AAAA"]
 
 
 def test_rfc6147_5_1_3_no_answer_in_time_is_an_empty_answer():
@@ -448,6 +455,33 @@ def test_option_synthall():
     assert gone.ask(NAME).rcode() == dns.rcode.NXDOMAIN
 
 
+def test_option_synthall_does_not_wait_for_a_where_the_name_does_not_exist():
+    w = world(nodata(rcode="NXDOMAIN"), v4(), synthall=True)
+    w.upstream.held = []
+    w.send(query(NAME))
+    w.upstream.release(0)
+    assert dns.message.from_wire(w.replies[0][0]).rcode() == dns.rcode.NXDOMAIN
+    w.upstream.release(0)
+    assert len(w.replies) == 1
+
+
+def test_option_synthall_also_where_the_cache_has_real_addresses():
+    w = world(v6("2001:db8::1"), v4(f"{NAME} 10 IN A 192.0.2.1"), synthall=True)
+    w.ask(NAME)
+    w.now += 11
+    assert lines_of(w.ask(NAME)) == [f"{NAME} 10 IN AAAA {SYNTHETIC}"]
+    assert [asked[1] for asked in w.upstream.asked] == ["AAAA", "A", "A"]
+
+
+def test_answers_with_signatures_are_not_those_of_who_wants_none():
+    w = world(nodata(), v4())
+    for options in ({}, {"use_edns": 0, "want_dnssec": True}, {"cd": 1}):
+        for _ in range(2):
+            assert lines_of(w.ask(NAME, **options)) == [f"{NAME} 60 IN AAAA {SYNTHETIC}"]
+    asked = [(do, cd) for _, rtype, do, cd in w.upstream.asked if rtype == "A"]
+    assert asked == [(False, False), (True, False), (False, True)]
+
+
 @pytest.mark.parametrize(
     ("zone", "ignored"),
     [
@@ -461,12 +495,6 @@ def test_option_synthall():
 def test_option_ignore_aaaa(zone, ignored):
     w = world(v6("2001:db8::1"), v4(), ignore_aaaa=(zone,))
     assert lines_of(w.ask(NAME))[0].endswith(SYNTHETIC) == ignored
-
-
-def test_below_a_zone():
-    assert is_below(b"\0", b"\0")
-    assert is_below(b"\1a\0", b"\0")
-    assert not is_below(b"\0", b"\1a\0")
 
 
 def test_prefixes_first_all_in_turn_by_client():
@@ -569,4 +597,4 @@ def test_a_name_that_points_in_a_circle_is_malformed():
         + good.body[at + 2 :]
     )
     with pytest.raises(Malformed):
-        synthesis._rebased(bytes(12) + good.question + good.body, cname.rdata_at, 12)
+        rebased_name(bytes(12) + good.question + good.body, cname.rdata_at, 12)

@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 
+import dns.edns
 import dns.flags
 import dns.message
 import dns.rcode
@@ -14,6 +15,7 @@ import trio
 import trio.testing
 
 from gateway.dns64.messages import Answer
+from gateway.dns64.streams import StreamBroken
 from gateway.dns64.udp_sockets import MAX_AGE, MAX_USES, SOCKETS, UdpSockets
 from gateway.dns64.upstream_config import (
     BadUpstream,
@@ -443,6 +445,76 @@ async def test_a_closed_port_is_noticed_at_once(nursery):
 
 
 @pytest.mark.trio
+async def test_one_whose_port_is_closed_is_not_asked_for_a_while(nursery, caplog):
+    gone, asking = Peer(), Asking(nursery)
+    address = await gone.bind()
+    gone.sock.close()
+    await asking.use(address)
+    for _ in range(4):
+        assert await asking.ask() is None
+    assert "does not answer" not in caplog.text
+    assert await asking.ask() is None
+    assert "does not answer" in caplog.text
+
+
+class OverTls:
+    """In place of a connection that has been opened and verified."""
+
+    def __init__(self, respond):
+        self.respond = respond
+        self.asked = 0
+
+    async def ask(self, build):
+        self.asked += 1
+        await trio.lowlevel.checkpoint()
+        wire = build(7)
+        return self.respond(dns.message.from_wire(wire), wire)
+
+
+def broken(message, wire):
+    raise StreamBroken("closed by the upstream")
+
+
+def cut_off(message, wire):
+    return truncated(message, wire)[0]
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("respond", [good, broken, cut_off])
+async def test_an_upstream_over_tls_and_one_behind_it(nursery, respond):
+    peer, asking = Peer(), Asking(nursery)
+    await asking.use(parse_upstream("tls://192.0.2.1"), await peer.bind())
+    nursery.start_soon(peer.run, lambda m, w: [good(m, w)])
+    stream = OverTls(respond)
+    asking.upstreams._upstreams[0].stream = stream  # type: ignore[assignment]
+    with trio.fail_after(2):
+        assert lines_of(await asking.ask()) == [LINE]
+    assert stream.asked == 1
+    assert len(peer.asked) == (0 if respond is good else 1)
+
+
+@pytest.mark.trio
+async def test_a_failure_has_the_question_that_was_asked(nursery):
+    peer, asking = Peer(), Asking(nursery, use_0x20=True)
+    await asking.use(await peer.bind())
+    nursery.start_soon(peer.run, lambda m, w: [with_rcode(m, 2)])
+    question = b"\x3f" + b"a" * 63 + b"\0\0\1\0\1"
+    assert (await asking.ask(question)).question == question
+
+
+@pytest.mark.trio
+async def test_what_the_kernel_does_not_let_be_sent_is_asked_of_the_next(nursery):
+    peer, asking = Peer(), Asking(nursery, try_timeout=5.0, timeout=9.0)
+    nowhere = UpstreamAddress("fe80::1%nowhere0")
+    await asking.use(nowhere, await peer.bind())
+    nursery.start_soon(peer.run, lambda m, w: [good(m, w)])
+    with trio.fail_after(2):
+        assert lines_of(await asking.ask()) == [LINE]
+        asking.upstreams.use([nowhere])
+        assert await asking.ask() is None
+
+
+@pytest.mark.trio
 @pytest.mark.parametrize("rcode", [2, 5])
 async def test_a_failure_of_one_is_asked_of_the_next(nursery, rcode):
     bad, peer, asking = Peer(), Peer(), Asking(nursery)
@@ -451,6 +523,24 @@ async def test_a_failure_of_one_is_asked_of_the_next(nursery, rcode):
     nursery.start_soon(peer.run, lambda m, w: [good(m, w)])
     assert lines_of(await asking.ask()) == [LINE]
     assert (len(bad.asked), len(peer.asked)) == (1, 1)
+
+
+@pytest.mark.trio
+async def test_rfc8914_a_failure_of_validation_is_final_at_once(nursery):
+    bad, peer, asking = Peer(), Peer(), Asking(nursery)
+    await asking.use(await bad.bind(), await peer.bind())
+
+    def bogus(message, wire):
+        reply = dns.message.make_response(message)
+        reply.set_rcode(dns.rcode.SERVFAIL)
+        reply.use_edns(0, options=[dns.edns.EDEOption(dns.edns.EDECode.DNSSEC_BOGUS)])
+        return [reply.to_wire()]
+
+    nursery.start_soon(bad.run, bogus)
+    nursery.start_soon(peer.run, lambda m, w: [good(m, w)])
+    with trio.fail_after(2):
+        assert (await asking.ask()).rcode == dns.rcode.SERVFAIL
+    assert not peer.asked
 
 
 @pytest.mark.trio
@@ -529,6 +619,28 @@ async def test_ad_is_believed_of_those_who_are_trusted(nursery, trust, trusted):
 
 
 @pytest.mark.trio
+@pytest.mark.parametrize(
+    ("address", "trusted"),
+    [("127.0.0.1", True), ("::1", True), ("192.0.2.1", False), ("tls://192.0.2.1", True)],
+)
+async def test_who_is_trusted_without_being_named_so(nursery, address, trusted):
+    for trust in (False, True):
+        asking = Asking(nursery, trust_ad=trust)
+        await asking.use(parse_upstream(address))
+        assert asking.upstreams._upstreams[0].trusted is (trust or trusted)
+
+
+@pytest.mark.trio
+async def test_rfc5452_4_lies_by_tcp_are_not_believed_either(nursery):
+    peer, asking = Peer(), Asking(nursery, timeout=0.5)
+    await asking.use(await peer.bind())
+    nursery.start_soon(peer.run, truncated)
+    nursery.start_soon(peer.run_tcp, lambda m, w: [other_question(m, w)])
+    assert await asking.ask() is None
+    assert asking.upstreams.counters.mismatched == 1
+
+
+@pytest.mark.trio
 async def test_a_truncated_answer_that_comes_often_is_one_connection(nursery):
     peer, asking = Peer(), Asking(nursery)
     await asking.use(await peer.bind())
@@ -554,7 +666,7 @@ async def test_a_truncated_answer_that_comes_often_is_one_connection(nursery):
 @pytest.mark.trio
 async def test_each_try_has_its_own_patience(nursery):
     """The timer of a try that has failed in the meantime is not that of the next one."""
-    bad, slow, asking = Peer(), Peer(), Asking(nursery, try_timeout=0.5)
+    bad, slow, asking = Peer(), Peer(), Asking(nursery, try_timeout=1.0)
     await asking.use(await bad.bind(), await slow.bind())
     nursery.start_soon(bad.run, lambda m, w: [with_rcode(m, 2)])
 
@@ -562,7 +674,7 @@ async def test_each_try_has_its_own_patience(nursery):
         while True:
             data, source = await slow.sock.recvfrom(4096)
             slow.asked.append(dns.message.from_wire(data))
-            await trio.sleep(0.7)
+            await trio.sleep(1.2)
             await slow.sock.sendto(good(slow.asked[-1], data), source)
 
     nursery.start_soon(run)

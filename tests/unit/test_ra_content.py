@@ -55,6 +55,15 @@ def test_the_router_lifetime_never_exceeds_what_rfc4861_allows():
     assert advertisement(wish, state(LINK_LOCAL)).router_lifetime == 9000
 
 
+@pytest.mark.parametrize(("interval", "lasts"), [(4.0, 12), (4.3, 13), (600.0, 1800)])
+def test_rfc8106_5_1_and_rfc8781_4_1_lifetimes_are_at_least_three_intervals(interval, lasts):
+    wish = AdvertiseWish((TRAILING,), interval=interval, dns=(UNIQUE_LOCAL,))
+    said = advertisement(wish, state(LINK_LOCAL))
+    assert [item.lifetime for item in said.rdnss] == [lasts]
+    assert [item.lifetime for item in said.pref64] == [lasts]
+    assert [item.lifetime for item in said.routes] == [lasts]
+
+
 def test_a_trailing_64_is_advertised_as_the_96_that_means_the_same():
     said = advertisement(AdvertiseWish((TRAILING,)), state(LINK_LOCAL))
     (item,) = said.pref64

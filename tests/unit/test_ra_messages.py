@@ -154,6 +154,12 @@ def test_rfc4861_6_1_2_what_is_no_advertisement(data):
         (bytes((24, 2, 64, 0, 0, 0, 0, 9)) + bytes(8), ["::/64"]),
         (bytes((24, 1, 1, 0, 0, 0, 0, 9)), []),
         (bytes((24, 1, 0, 0, 0, 0, 0, 9)), ["::/0"]),
+        (bytes((24, 4, 64, 0, 0, 0, 0, 9)) + bytes(24), []),
+        # RFC 4191 §2.3: high, low, and a preference that nobody may have; the bits around it.
+        (bytes((24, 2, 64, 0x08, 0, 0, 0, 9)) + bytes(8), ["::/64"]),
+        (bytes((24, 2, 64, 0x18, 0, 0, 0, 9)) + bytes(8), ["::/64"]),
+        (bytes((24, 2, 64, 0x10, 0, 0, 0, 9)) + bytes(8), []),
+        (bytes((24, 2, 64, 0xE7, 0, 0, 0, 9)) + bytes(8), ["::/64"]),
         # RFC 8781 §4: two units of eight bytes.
         (bytes((38, 2, 0, 8)) + bytes(12), ["::/96"]),
         (bytes((38, 1, 0, 8)) + bytes(4), []),
