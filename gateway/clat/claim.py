@@ -1,5 +1,7 @@
 """Asks the uplink whether somebody has an address before the CLAT takes it (RFC 4862 §5.4).
 
+And hears who says to have it later, which the kernel tells nobody.
+
 The kernel probes what it is given as its own addresses, and not those that it answers for as a
 proxy, so it is done here: one neighbour solicitation from the unspecified address for each, and a
 second for the answers. A packet socket, because no other one sends from that address. An
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from ipaddress import IPv6Address
 
@@ -19,6 +21,7 @@ import trio
 
 from gateway.clat.states import Uplink
 from gateway.host.netlink import explaining
+from gateway.ra.icmp6_socket import Icmp6Socket
 from translate.checksum import fold, ones_sum
 
 # RFC 4862 §5.1: one probe; RFC 4861 §10: RETRANS_TIMER, in seconds.
@@ -33,6 +36,10 @@ _GROUP = IPv6Address("ff02::1:ff00:0").packed[:13]
 _UNSPECIFIED = bytes(16)
 _TARGET = slice(48, 64)
 _SHORTEST = 64  # bytes: IPv6 header, and an advertisement without options
+_TARGET_LINK = b"\2\1"  # the option with the target's MAC (RFC 4861 §4.6.1)
+
+# Told of the source of an advertisement and of the address that it is about.
+Claimed = Callable[[IPv6Address, IPv6Address], None]
 
 
 def solicitation(address: IPv6Address) -> bytes:
@@ -91,3 +98,30 @@ async def find_taken(uplink: Uplink, addresses: Sequence[IPv6Address]) -> set[IP
                     if owned is not None and owned in addresses:
                         found.add(owned)
     return found
+
+
+def claim_in(message: bytes, hop_limit: int, own_mac: bytes) -> IPv6Address | None:
+    """The address of a neighbour advertisement that is not our own (RFC 4861 §7.1.2). Pure.
+
+    `message`: of ICMPv6, whose checksum the kernel has verified.
+    """
+    if len(message) < 24 or message[0] != _ADVERTISEMENT or message[1] or hop_limit != 255:
+        return None
+    if _TARGET_LINK + own_mac == message[24:32]:
+        return None  # came back by a loop of the link (RFC 7527)
+    return IPv6Address(message[8:24])
+
+
+async def hear_claims(uplink: Uplink, claimed: Claimed) -> None:
+    """Tells `claimed` what neighbours on the uplink say to all nodes and to us, until cancelled.
+
+    Raises HostError, and OSError when the interface goes.
+    """
+    with explaining(f"listen to neighbours on {uplink.name}"):
+        sock = Icmp6Socket(uplink.index, uplink.name, _ADVERTISEMENT)
+    with closing(sock):
+        while True:
+            message, hop_limit, source = await sock.receive(2048)
+            address = claim_in(message, hop_limit, uplink.mac)
+            if address is not None:
+                claimed(source, address)

@@ -21,6 +21,7 @@ import dns.exception
 import dns.flags
 import dns.message
 import dns.rcode
+import dns.rdataclass
 import dns.rdatatype
 import trio
 
@@ -53,6 +54,15 @@ class NoAnswer(Exception):
 
 Ask = Callable[[], Awaitable[Discovered]]
 
+# What asking raises: the library, the kernel, TCP that ends early or is reset, and read_answer.
+_FAILURES = (
+    dns.exception.DNSException,
+    OSError,
+    EOFError,
+    trio.BrokenResourceError,
+    NoAnswer,
+)
+
 
 def resolvers(configured: Sequence[str]) -> list[UpstreamAddress]:
     """The configured ones, or those of resolv.conf(5) as it is now. Not those over TLS."""
@@ -72,7 +82,7 @@ async def ask_resolvers(configured: Sequence[str]) -> Discovered:
     for resolver in resolvers(configured):
         try:
             return await _ask(resolver)
-        except (dns.exception.DNSException, OSError, EOFError, NoAnswer) as error:
+        except _FAILURES as error:
             failures.append(f"{resolver}: {error or type(error).__name__}")
     raise NoAnswer("; ".join(failures) or "no resolvers are known")
 
@@ -97,8 +107,9 @@ def read_answer(answer: dns.message.Message) -> Discovered:
     addresses: list[IPv6Address] = []
     ttls: list[int] = []
     for rrset in answer.answer:
-        # CNAME or not, and of whatever name: the address alone shows that it was made.
-        if rrset.rdtype == dns.rdatatype.AAAA:
+        # CNAME or not, and of whatever name: the address alone shows that it was made. Only in
+        # the class IN does the type mean an address.
+        if (rrset.rdclass, rrset.rdtype) == (dns.rdataclass.IN, dns.rdatatype.AAAA):
             addresses += [IPv6Address(item.address) for item in rrset]
             ttls.append(rrset.ttl)
     return Discovered(tuple(prefixes_in(addresses)), min(ttls, default=0))

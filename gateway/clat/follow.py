@@ -25,6 +25,7 @@ from typing import Any
 import trio
 
 from gateway.clat import dns_discovery
+from gateway.clat.claim import Claimed
 from gateway.clat.dns_discovery import Ask
 from gateway.clat.host_side import HostSide
 from gateway.clat.plat import Plat, PlatSources
@@ -38,7 +39,8 @@ LOOK_EVERY = 30.0  # seconds
 SETTLE = 0.1  # seconds between looks: events come in bursts
 RETRY = 5.0  # seconds after the host refused
 PROBE_AGAIN = 60.0  # seconds after every address was somebody else's
-LISTEN_AGAIN = 1.0  # seconds after the listening socket failed
+LISTEN_AGAIN = 1.0  # seconds after a listening socket failed
+WARN_AGAIN = 60.0  # seconds between warnings of a claim
 
 InThread = Callable[..., Awaitable[Any]]
 Hear = Callable[[IPv6Address, RouterAdvertisement], None]
@@ -53,6 +55,7 @@ class World:
     `host` are called by `in_thread`. `listen(uplink, heard)`: tells `heard` of advertisements
     until cancelled.
     `probe`: those of addresses that somebody else on the uplink has. Raises HostError.
+    `hear_claims`: tells who says to have an address, until cancelled.
     `translate`: the translator's part, None while there is none.
     """
 
@@ -61,6 +64,7 @@ class World:
     listen: Callable[[Uplink, Hear], Awaitable[None]]
     ask: Ask
     probe: Probe
+    hear_claims: Callable[[Uplink, Claimed], Awaitable[None]]
     translate: Callable[[Wanted | None], None]
     decide: Callable[[Situation, Plat | None, frozenset[IPv6Address]], Decision]
     in_thread: InThread = trio.to_thread.run_sync
@@ -81,6 +85,7 @@ class Follower:
         self._free: set[IPv6Address] = set()
         self._taken: set[IPv6Address] = set()
         self._probe_again = -math.inf
+        self._warn_again = -math.inf
 
     def wake(self) -> None:
         """Something has changed; costs next to nothing."""
@@ -188,7 +193,13 @@ class Follower:
         with scope:
             async with trio.open_nursery() as nursery:
                 if self._sources.wants_ra:
-                    nursery.start_soon(self._listen, uplink)
+                    nursery.start_soon(
+                        self._listen, partial(self._world.listen, uplink, self._heard)
+                    )
+                if uplink.mac:
+                    nursery.start_soon(
+                        self._listen, partial(self._world.hear_claims, uplink, self._claimed)
+                    )
                 if self._sources.wants_dns(trio.current_time()):
                     nursery.start_soon(
                         dns_discovery.follow,
@@ -198,11 +209,11 @@ class Follower:
                         lambda: self._event,
                     )
 
-    async def _listen(self, uplink: Uplink) -> None:
+    async def _listen(self, listen: Callable[[], Awaitable[None]]) -> None:
         complained = ""
         while True:
             try:
-                await self._world.listen(uplink, self._heard)
+                await listen()
             except* (OSError, HostError) as group:
                 # The interface has gone, which its events tell too; or the host refuses.
                 if str(group.exceptions[0]) != complained:
@@ -214,6 +225,18 @@ class Follower:
         if message.pref64:
             self._sources.hear(router, message, trio.current_time())
             self.wake()
+
+    def _claimed(self, source: IPv6Address, address: IPv6Address) -> None:
+        state, now = self.state, trio.current_time()
+        if not isinstance(state, Wanted) or now < self._warn_again:
+            return
+        if any(address == address6 for _, address6 in state.hosts):
+            self._warn_again = now + WARN_AGAIN
+            _log.warning(
+                "clat: %s on %s says to have %s, which is the CLAT's: IPv4 will fail until one of"
+                " the two has another (clat.address)",
+                *(source, state.uplink.name, address),
+            )
 
     def _answered(self, scope: trio.CancelScope, prefixes: tuple[IPv6Network, ...]) -> None:
         if not scope.cancel_called:

@@ -17,7 +17,8 @@ interfaces, because Linux asks the interface where a packet came in.
 
 Each change is in the journal before it is made and leaves it after it was undone. What is wanted
 is compared with what is there at every look: an interface that went down and came up again has
-lost its proxy neighbours, and a LAN interface may come later than we.
+lost its proxy neighbours, and a LAN interface may come later than we. When it is up, what of the
+host's firewall is in the way is named, once (obstacles.py).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import Protocol
 
 from pyroute2 import IPRoute
 
+from gateway.clat.obstacles import obstacles
 from gateway.clat.states import LOCAL4, Wanted
 from gateway.host import links, nft, router_advertisements, routes, sysctl
 from gateway.host.clat import DefaultRoute4, LanNat, LocalAddress4, ProxyNeighbour
@@ -72,6 +74,7 @@ class LinuxHost:
     _done: list[RecordedChange] = field(default_factory=list)
     _nat: LanNat | None = None
     _absent: set[str] = field(default_factory=set)
+    _named: list[str] = field(default_factory=list)
 
     def bring_up(self, wanted: Wanted) -> None:
         try:
@@ -80,6 +83,7 @@ class LinuxHost:
         except BaseException:
             self.take_down()
             raise
+        self._name_obstacles(wanted)
 
     def repair(self, wanted: Wanted) -> None:
         with explaining("look at the host's network"), IPRoute() as ipr:
@@ -91,6 +95,14 @@ class LinuxHost:
         while self._done:
             self._undo(self._done.pop())
         self._nat = None
+
+    def _name_obstacles(self, wanted: Wanted) -> None:
+        addresses = [address6 for _, address6 in wanted.hosts]
+        found = obstacles(self.device, wanted.uplink.name, self.lan, wanted.plat.prefix, addresses)
+        for line in found:
+            if line not in self._named:
+                _log.warning("%s", line)
+        self._named = found
 
     def _apply(self, change: RecordedChange) -> None:
         known = any(done.identity == change.identity for done in self._done)

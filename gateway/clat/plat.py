@@ -50,7 +50,7 @@ def is_usable(prefix: IPv6Network) -> bool:
     head = prefix.network_address
     if prefix.prefixlen not in PREFIX_LENGTHS or head.packed[8]:
         return False
-    nobody = head.is_multicast or head.is_link_local or head.is_loopback or head.is_unspecified
+    nobody = head.is_multicast or head.is_link_local or head.is_unspecified
     return not nobody and head.ipv4_mapped is None
 
 
@@ -117,8 +117,7 @@ class PlatSources:
             router, prefix = min(valid, key=lambda key: key[1] != self._last)
             return Plat(prefix, "ra", str(router))
         if self.sources in ("auto", "dns") and self.answered:
-            again = self._last in self.answered and self._last is not None
-            return Plat(self._last if again and self._last else self.answered[0], "dns")
+            return Plat(min(self.answered, key=lambda prefix: prefix != self._last), "dns")
         return None
 
     def _valid(self, now: float) -> dict[tuple[IPv6Address, IPv6Network], float]:

@@ -2,8 +2,8 @@
 
 The name has only the IPv4 addresses 192.0.0.170 and 192.0.0.171 (RFC 7050 §8.2), so every AAAA of
 it was made by a DNS64: one of the two stands in it behind the prefix, in one of the places of
-RFC 6052 §2.2. Where an address fits several lengths, because its prefix contains such bytes by
-accident, the other address decides: a prefix is certain when both were found behind it.
+RFC 6052 §2.2. What follows it there is zero, so that an address has one place only; but it can have
+such bytes by accident. A prefix is certain when both addresses were found behind it.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ import trio
 from gateway import config as configuration
 from gateway import log, memory
 from gateway.clat import identity
-from gateway.clat.claim import find_taken
+from gateway.clat.claim import find_taken, hear_claims
 from gateway.clat.dns_discovery import ask_resolvers
 from gateway.clat.follow import Follower, Hear, World
 from gateway.clat.host_side import LinuxHost, problems_of_host
@@ -33,7 +33,9 @@ from gateway.clat.uplink import look
 from gateway.clients import Clients
 from gateway.config_model import Config
 from gateway.data_plane import DataPlane, DeviceGone
+from gateway.ending import undo_all
 from gateway.frames import FrameFormat
+from gateway.groups import errors_of
 from gateway.host.journal import Journal
 from gateway.host.plan import HostError
 from gateway.host.ra_guard import RaGuard
@@ -126,8 +128,7 @@ class ClatService:
             try:
                 return await self._run(signals, journal, {device.name, l3_device})
             finally:
-                with trio.CancelScope(shield=True):
-                    await in_thread(plan.undo)
+                await undo_all(plan.undo, signals)
         finally:
             query.close()
 
@@ -168,6 +169,7 @@ class ClatService:
             listen=_listen,
             ask=partial(ask_resolvers, clat.resolvers),
             probe=find_taken,
+            hear_claims=hear_claims,
             translate=self._translate,
             decide=lambda situation, plat, taken: decide(
                 situation,
@@ -205,7 +207,7 @@ class ClatService:
             _log.error("%s was deleted while the gateway was using it: stopping", name)
             status = 1
         except* HostError as group:
-            for error in group.exceptions:
+            for error in errors_of(group):
                 _log.error("%s", error)
             status = 1
         return status

@@ -103,7 +103,7 @@ def decide(
         return Idle("down", f"{uplink.name} has no global IPv6 address")
     if plat is None:
         return Idle("down", f"no NAT64 prefix is known on {uplink.name}")
-    if address is not None and address in taken:
+    if address in taken:
         return Idle("down", f"somebody else on {uplink.name} has {address}: set clat.address")
     wanted = [] if address is not None else [LOCAL4]
     pairs = [] if address is None else [(LOCAL4, address)]

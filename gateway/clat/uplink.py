@@ -3,7 +3,8 @@
 The uplink is the device of the route that 2000:: takes, by default the IPv6 default route, or the
 one that is configured. Its /64 is that of an address on it: a globally routed one before a unique
 local one, a stable one before a temporary one (RFC 8981), and the one in use for as long as an
-address in it is usable. Native IPv4 is a default route in the main table that is not ours, over a
+address in it is preferred (RFC 4862 §5.5.4); a deprecated one where there is no other, as long as
+it is valid. Native IPv4 is a default route in the main table that is not ours, over a
 device with a carrier.
 """
 
@@ -26,7 +27,8 @@ from gateway.route_query import RT_TABLE_MAIN, RTN_UNICAST, RTPROT_GATEWAY, Rout
 _SOMEWHERE = IPv6Address("2000::").packed
 _SCOPE_UNIVERSE = 0
 _TEMPORARY = 0x01
-_UNFIT = 0x40 | 0x20 | 0x08  # tentative, deprecated, failed duplicate address detection
+_DEPRECATED = 0x20
+_UNFIT = 0x40 | 0x08  # tentative, failed duplicate address detection
 _IFF_NOARP = 0x80
 
 
@@ -67,20 +69,23 @@ def _uplink(
 
 def _address(messages: list[Any], index: int, keep: IPv6Network | None) -> IPv6Address | None:
     """The address whose /64 is used, None without one."""
-    best: tuple[bool, bool, bool, bytes] | None = None
+    best: tuple[bool, bool, bool, bool, bytes] | None = None
     for message in messages:
         # On a point-to-point link IFA_ADDRESS is the other end's.
         address = IPv6Address(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"))
         flags = message.get_attr("IFA_FLAGS") or message["flags"]
         if message["index"] != index or message["scope"] != _SCOPE_UNIVERSE or flags & _UNFIT:
             continue
-        if address.is_link_local or address.is_loopback or address.is_multicast:
-            continue
-        private = not address.is_global
-        rank = (_network(address) != keep, private, bool(flags & _TEMPORARY), address.packed)
+        rank = (
+            bool(flags & _DEPRECATED),
+            _network(address) != keep,
+            not address.is_global,
+            bool(flags & _TEMPORARY),
+            address.packed,
+        )
         if best is None or rank < best:
             best = rank
-    return None if best is None else IPv6Address(best[3])
+    return None if best is None else IPv6Address(best[-1])
 
 
 def _network(address: IPv6Address) -> IPv6Network:

@@ -72,11 +72,12 @@ def obstacles(
         routes4 = _unicast(query.routes(socket.AF_INET))
         routes6 = _unicast(query.routes(socket.AF_INET6))
         uplinks = [] if backhaul else _uplinks(routes4, l3)
+        paths = _paths4(l3, pool4, uplinks) + _paths6(tap, l3, prefixes, routes6)
         return [
-            *_firewall(tap, l3, pool4, prefixes, uplinks, routes6),
+            *firewall_drops(paths),
             *_forwarding(l3, uplinks),
             *_reverse_path(query, l3, pool4, masquerade, uplinks, routes4),
-            *(_connection_tracking(sessions_limit) if masquerade else ()),
+            *(connection_tracking(sessions_limit) if masquerade else ()),
         ]
     finally:
         query.close()
@@ -96,14 +97,8 @@ def _uplinks(routes4: list[RouteInfo], l3: str) -> list[str]:
 # Firewall
 
 
-def _firewall(
-    tap: str,
-    l3: str,
-    pool4: list[IPv4Network],
-    prefixes: Sequence[IPv6Network],
-    uplinks: list[str],
-    routes6: list[RouteInfo],
-) -> list[str]:
+def firewall_drops(paths: Sequence[firewall.Path]) -> list[str]:
+    """One line for each place where the host's firewall drops packets of these paths."""
     lines = []
     tables: list[ruleset.Table] = []
     try:
@@ -117,7 +112,6 @@ def _firewall(
             lines.append(f"firewall: {error}")
         else:
             tables += [table] if table is not None else []
-    paths = _paths4(l3, pool4, uplinks) + _paths6(tap, l3, prefixes, routes6)
     try:
         found = firewall.drops(tables, paths)
     except ruleset.RulesetError as error:
@@ -293,7 +287,8 @@ def _index_if_up(device: str) -> int:
 # Connection tracking
 
 
-def _connection_tracking(sessions_limit: int) -> list[str]:
+def connection_tracking(sessions_limit: int) -> list[str]:
+    """Whether the kernel's table is too small for so many (0: no promise), or nearly full."""
     maximum = _number(_CONNTRACK / "nf_conntrack_max")
     if maximum is None:
         return []  # not loaded: nothing is masqueraded yet

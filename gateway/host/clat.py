@@ -30,7 +30,7 @@ from pyroute2.nftables.expressions import genex
 
 from gateway.host import nft
 from gateway.host.links import GATEWAY4
-from gateway.host.netlink import Gone, explaining, undoing
+from gateway.host.netlink import Gone, explaining, removed, undoing
 from gateway.host.routes import PROTOCOL, RTNH_F_ONLINK
 
 NTF_PROXY: Final = 0x08
@@ -39,7 +39,6 @@ _SCOPE_LINK: Final = 253
 _META_OIF: Final = 5
 _NFT_RETURN: Final = -5
 _VERDICT_REGISTER: Final = 0
-_GONE = "it is gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +62,7 @@ class LocalAddress4:
             ipr.addr("replace", **self._address())
 
     def undo(self) -> str | None:
-        try:
-            with undoing(f"remove {self.address} from {self.device}"), IPRoute() as ipr:
-                ipr.addr("del", **self._address())
-        except Gone:
-            return _GONE
-        return None
+        return removed(f"remove {self.address} from {self.device}", "addr", self._address())
 
     def is_there(self, ipr: IPRoute) -> bool:
         return any(
@@ -109,12 +103,7 @@ class ProxyNeighbour:
             ipr.neigh("replace", **self._neighbour())
 
     def undo(self) -> str | None:
-        try:
-            with undoing(f"remove proxy neighbour {self.address}"), IPRoute() as ipr:
-                ipr.neigh("del", **self._neighbour())
-        except Gone:
-            return _GONE
-        return None
+        return removed(f"remove proxy neighbour {self.address}", "neigh", self._neighbour())
 
     def is_there(self, ipr: IPRoute) -> bool:
         try:
@@ -162,12 +151,7 @@ class DefaultRoute4:
             ipr.route("replace", metrics={"mtu": self.mtu}, prefsrc=self.source, **self._route())
 
     def undo(self) -> str | None:
-        try:
-            with undoing(f"delete route {self._words()}"), IPRoute() as ipr:
-                ipr.route("del", **self._route())
-        except Gone:
-            return _GONE
-        return None
+        return removed(f"delete route {self._words()}", "route", self._route())
 
     def is_there(self, ipr: IPRoute) -> bool:
         for message in ipr.get_routes(family=AF_INET, proto=PROTOCOL, oif=self.index):

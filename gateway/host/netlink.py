@@ -6,7 +6,9 @@ import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, Literal
 
+from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from gateway.host.plan import HostError
@@ -66,3 +68,18 @@ def undoing(doing: str) -> Iterator[None]:
         if isinstance(cause, NetlinkError | OSError) and error_number(cause) in GONE:
             raise Gone from error
         raise
+
+
+def removed(
+    doing: str, kind: Literal["addr", "link", "neigh", "route", "rule"], what: Mapping[str, Any]
+) -> str | None:
+    """Deletes what a change has added, as its `undo`: None, or that it is gone. Raises HostError.
+
+    `what`: as it was given to the method of IPRoute that is called `kind`.
+    """
+    try:
+        with undoing(doing), IPRoute() as ipr:
+            getattr(ipr, kind)("del", **what)
+    except Gone:
+        return "it is gone"
+    return None

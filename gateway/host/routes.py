@@ -17,7 +17,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from gateway.host.links import GATEWAY4, GATEWAY6
-from gateway.host.netlink import Gone, explaining, undoing
+from gateway.host.netlink import explaining, removed
 from gateway.route_query import RTPROT_GATEWAY
 
 PROTOCOL = RTPROT_GATEWAY
@@ -57,12 +57,7 @@ class Route:
             ipr.route("add", **self._route())
 
     def undo(self) -> str | None:
-        try:
-            with undoing(f"delete route {self._words()}"), IPRoute() as ipr:
-                ipr.route("del", **self._route())
-        except Gone:
-            return "it is gone"
-        return None
+        return removed(f"delete route {self._words()}", "route", self._route())
 
     def _words(self) -> str:
         six = ":" in self.destination

@@ -29,7 +29,7 @@ from typing import Any, Final, Literal
 from pyroute2 import IPRoute
 
 from gateway.host import links
-from gateway.host.netlink import Gone, explaining, undoing
+from gateway.host.netlink import explaining, removed
 from gateway.host.routes import PROTOCOL, RT_TABLE_MAIN, RTNH_F_ONLINK
 
 # Between the kernel's own `local` (0) and `main` (32766), and before what people number from 1000.
@@ -43,7 +43,6 @@ ALIAS: Final = "tap64 backhaul of "
 
 _SCOPE_LINK: Final = 253
 _RTN_UNREACHABLE: Final = 7
-_GONE = "it is gone"
 
 
 def table_of(index: int) -> int:
@@ -84,12 +83,7 @@ class PoolRule:
             ipr.rule("add", **self._rule())
 
     def undo(self) -> str | None:
-        try:
-            with undoing(f"delete rule {self._words()}"), IPRoute() as ipr:
-                ipr.rule("del", **self._rule())
-        except Gone:
-            return _GONE
-        return None
+        return removed(f"delete rule {self._words()}", "rule", self._rule())
 
     def _words(self) -> str:
         return f"from {self.source} lookup {self.table} priority {RULE_PRIORITY} proto {PROTOCOL}"
@@ -127,12 +121,7 @@ class Unreachable:
             ipr.route("add", **self._route())
 
     def undo(self) -> str | None:
-        try:
-            with undoing(f"delete route {self._words()}"), IPRoute() as ipr:
-                ipr.route("del", **self._route())
-        except Gone:
-            return _GONE
-        return None
+        return removed(f"delete route {self._words()}", "route", self._route())
 
     def _words(self) -> str:
         where = _table(self.table)
@@ -168,12 +157,7 @@ class UplinkTap:
         """It exists: gateway/backhaul/way.py made it."""
 
     def undo(self) -> str | None:
-        try:
-            with undoing(f"delete {self.device}"), IPRoute() as ipr:
-                ipr.link("del", index=self.index)
-        except Gone:
-            return _GONE
-        return None
+        return removed(f"delete {self.device}", "link", {"index": self.index})
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +182,7 @@ class UplinkAddress:
             ipr.addr("replace", **self._address())
 
     def undo(self) -> str | None:
-        try:
-            with undoing(f"remove {self.address} from {self.device}"), IPRoute() as ipr:
-                ipr.addr("del", **self._address())
-        except Gone:
-            return _GONE
-        return None
+        return removed(f"remove {self.address} from {self.device}", "addr", self._address())
 
     def _address(self) -> dict[str, Any]:
         address, _, length = self.address.partition("/")
@@ -247,12 +226,7 @@ class UplinkRoute:
             ipr.route("replace", **self._route())
 
     def undo(self) -> str | None:
-        try:
-            with undoing(f"delete route {self._words()}"), IPRoute() as ipr:
-                ipr.route("del", **self._route())
-        except Gone:
-            return _GONE
-        return None
+        return removed(f"delete route {self._words()}", "route", self._route())
 
     def _words(self) -> str:
         where = _table(self.table)

@@ -9,18 +9,31 @@ What runs on the client says `192.0.2.1`; the server sees 203.0.113.1, the NAT64
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Network
 
 import pytest
 
 from gateway.clat.address import is_neutral
+from tests.e2e.clat_net import (
+    CLAT,
+    OTHER_PLAT,
+    PLAT,
+    UP,
+    WHOAMI,
+    add_default,
+    default4,
+    network,
+    own_address,
+    proxies,
+    say_until,
+)
 from tests.e2e.conftest import StartGateway
 from tests.e2e.gateway_process import EXIT_HOST, Gateway
-from tests.e2e.namespaces import Lab, Namespace, wait_until
+from tests.e2e.namespaces import Lab, wait_until
+from tests.e2e.router_words import Router
 from tests.e2e.servers import (
     HTTP_PORT,
     HttpServer,
@@ -30,48 +43,11 @@ from tests.e2e.servers import (
     write_random_file,
 )
 from tests.e2e.snapshot import difference, snapshot
-from tests.e2e.topology import GATEWAY4, GATEWAY6, SERVER4, Topology, gateway_host, line
+from tests.e2e.topology import GATEWAY4, GATEWAY6, SERVER4, Topology, gateway_host
 
-PLAT = "2001:db8:64::/96"
-OTHER_PLAT = "2001:db8:65::/96"
-CLAT = ("--mode", "clat")
-WHOAMI = f"http://{SERVER4}:{HTTP_PORT}/whoami"
-UP = r"clat: up: .*"
 HUNDRED_MB = 100_000_000
 
-# Hosts of the CLAT are no routers and check sources strictly, as most distributions have it.
-_HOST = {
-    "ipv4__ip_forward": 0,
-    "ipv4__conf__all__rp_filter": 1,
-    "ipv4__conf__default__rp_filter": 1,
-}
-
 Crossing = tuple[Topology, Gateway, HttpServer]
-
-
-def network(lab: Lab, *, mtus6: tuple[int, ...] = (1500,), default: bool = True) -> Topology:
-    """A row of hosts whose first has nothing but IPv6 and, with `default`, a default route."""
-    topology = line(lab, mtus6=mtus6)
-    topology.client.sysctl(**_HOST)
-    for index, router in enumerate(topology.routers6, 1):
-        via = f"fd00:64:0:{index:x}::1"
-        router.ip("-6", "route", "add", PLAT, "via", via, "dev", "in")
-    if default:
-        add_default(topology.client)
-    return topology
-
-
-def add_default(client: Namespace) -> None:
-    client.ip("-6", "route", "add", "default", "via", GATEWAY6, "dev", "v6")
-
-
-def default4(namespace: Namespace) -> str:
-    return namespace.ip("-4", "route", "show", "default")
-
-
-def own_address(log: str) -> IPv6Address:
-    """The CLAT's IPv6 address, as the last line about it says."""
-    return IPv6Address(re.findall(r"clat: up: .*192\.0\.0\.1 is ([0-9a-f:]+),", log)[-1])
 
 
 @pytest.fixture(scope="module")
@@ -205,11 +181,6 @@ def test_a_router_is_preferred_to_the_dns_and_another_prefix_is_followed(
     wait_until(lambda: proxies(topology.client) == [own_address(clat.log())], 3, "one is defended")
 
 
-def proxies(namespace: Namespace) -> list[IPv6Address]:
-    found = json.loads(namespace.ip("-j", "-6", "neigh", "show", "proxy") or "[]")
-    return [IPv6Address(entry["dst"]) for entry in found]
-
-
 def test_the_uplink_goes_down_and_comes_up(lab: Lab, start_gateway: StartGateway) -> None:
     topology = network(lab)
     client = topology.client
@@ -255,6 +226,18 @@ def test_the_address_is_defended(lab: Lab, start_gateway: StartGateway) -> None:
         5,
         "duplicate address detection of somebody else fails",
     )
+
+
+def test_who_takes_the_address_later_is_named(lab: Lab, start_gateway: StartGateway) -> None:
+    topology = network(lab)
+    clat = start_gateway(topology.client, *CLAT, "--prefix", PLAT, name="clat")
+    clat.wait_for(UP)
+    address = own_address(clat.log())
+    other = Router(topology.gateway, "v6")
+    said = f"warning: clat: {other.address} on v6 says to have {address}, which is the CLAT's"
+    # It may not listen yet when it says that it is up.
+    say_until(lambda: other.send(other.claim(str(address))), clat, said)
+    assert clat.log().count("says to have") == 1
 
 
 def test_an_address_that_somebody_has_is_not_taken(lab: Lab, start_gateway: StartGateway) -> None:

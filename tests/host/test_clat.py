@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv6Address, IPv6Network
 
 import pytest
@@ -25,10 +28,11 @@ MAC = "02:00:00:00:00:05"
 
 
 @pytest.fixture
-def make(run):
-    """make("up0") is the index of a veth device with a carrier."""
+def make(run, sysctl):
+    """make("up0") is the index of a veth device with a carrier, of addresses usable at once."""
 
     def made(name: str) -> int:
+        sysctl("ipv6/conf/default/accept_dad", "0")
         run(f"ip link add {name} type veth peer name {name}p")
         run(f"ip link set {name} up")
         run(f"ip link set {name}p up")
@@ -76,10 +80,38 @@ def test_a_configured_uplink_needs_no_default_route(run, make):
     run("ip addr add 2001:db8:1::2/64 dev up0 nodad")
     run("ip addr add 2001:db8:2::2/64 dev up1 nodad")
     run("ip -6 route add default via 2001:db8:1::1 dev up0")
+    run("ip -6 route change default via 2001:db8:1::1 dev up0 mtu 1400")
     uplink = seen("up1").uplink
     assert uplink is not None
-    assert uplink.name == "up1"
+    assert (uplink.name, uplink.mtu) == ("up1", 1500)
     assert seen("nobody").uplink is None
+    run("ip -6 route del default")
+    assert seen("up1").uplink == uplink
+
+
+def test_an_unreachable_default_leads_nowhere(run, make):
+    make("up0")
+    run("ip addr add 2001:db8:1::2/64 dev up0 nodad")
+    run("ip -6 route add unreachable default")
+    assert seen().uplink is None
+
+
+def test_our_own_device_is_no_uplink(run, make):
+    make("tap0")
+    run("ip addr add 2001:db8:1::2/64 dev tap0 nodad")
+    run("ip -6 route add default dev tap0")
+    assert seen().uplink is None
+    assert seen("tap0").uplink is None
+
+
+def test_an_address_is_used_when_nobody_else_has_it(run, make, sysctl):
+    make("up0")
+    run("ip -6 route add default dev up0")
+    sysctl("ipv6/conf/up0/accept_dad", "1")
+    sysctl("ipv6/conf/up0/dad_transmits", "100")
+    run("ip addr add 2600:1::2/64 dev up0")
+    assert "tentative" in run("ip -6 addr show dev up0")
+    assert seen().uplink.address6 is None
 
 
 def test_a_stable_address_is_better_and_the_network_in_use_best(run, make):
@@ -96,10 +128,22 @@ def test_a_stable_address_is_better_and_the_network_in_use_best(run, make):
     assert seen(keep=gone).uplink.network == IPv6Network("2600:2::/64"), "deprecated"
 
 
+def test_rfc4862_section_5_5_4_a_deprecated_address_serves_where_there_is_no_other(run, make):
+    make("up0")
+    run("ip -6 route add default dev up0")
+    run("ip addr add 2600:1::2/64 dev up0 nodad preferred_lft 0")
+    assert seen().uplink.network == IPv6Network("2600:1::/64")
+    run("ip addr add fd00:9::2/64 dev up0 nodad")
+    old = IPv6Network("2600:1::/64")
+    assert seen(keep=old).uplink.network == IPv6Network("fd00:9::/64"), "though private"
+
+
 def test_native_ipv4_is_anybodys_default_route_with_a_carrier(run, make):
     make("four0")
     run("ip addr add 198.51.100.2/24 dev four0")
     assert seen().native4 == ""
+    run("ip route add default via 198.51.100.1 dev four0 table 100")
+    assert seen().native4 == "", "whose packets ask that table is not known"
     run("ip route add default via 198.51.100.1 dev four0 metric 50000")
     assert seen().native4 == "four0"
     run("ip link set four0p down")
@@ -175,6 +219,23 @@ def uplink_of(name: str, index: int) -> Uplink:
     return Uplink(name, index, mac, 1500, NETWORK, IPv6Address("2001:db8:1::2"))
 
 
+@contextmanager
+def log_lines() -> Iterator[list[str]]:
+    """What the program logs meanwhile."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("gateway")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 def test_up_repaired_moved_and_down(run, make, tmp_path, snapshot, sysctl):
     one, two = make("up0"), make("up1")
     make("lan0")
@@ -202,8 +263,10 @@ def test_up_repaired_moved_and_down(run, make, tmp_path, snapshot, sysctl):
         assert sysctl("ipv6/conf/up0/proxy_ndp") == "1"
         assert sysctl("ipv4/conf/lan0/forwarding") == "1"
         assert sysctl("ipv4/conf/all/forwarding") == "0"
-        host.repair(wanted)
-        assert snapshot() == up, "nothing to repair"
+        with log_lines() as said:
+            host.repair(wanted)
+        assert said == [], "nothing to repair"
+        assert snapshot() == up
 
         for taken in (f"ip -6 route del {OWN}", f"ip -6 neigh del proxy {OWN} dev up0"):
             run(taken)
@@ -221,6 +284,12 @@ def test_up_repaired_moved_and_down(run, make, tmp_path, snapshot, sysctl):
         assert sysctl("ipv6/conf/up0/proxy_ndp") == "0"
         assert f"{OWN}" not in run("ip -6 route")
         assert "mtu 1400" in run("ip route show default")
+
+        host.bring_up(wanted)
+        content = journal.read()
+        assert content is not None
+        assert {c.identity for c in content.later} == {c.identity for c in noted.later}
+        host.bring_up(other)
 
         make("later0")
         host.repair(other)

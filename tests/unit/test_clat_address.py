@@ -94,6 +94,9 @@ def test_rfc7050_section_3_where_a_prefix_contains_the_bytes_the_other_address_d
     one, two = answers(network, 170, 171)
     assert IPv6Network("2001:db8:c000:aa::/96") in prefixes_in([one])
     assert prefixes_in([one, two]) == [network]
+    (accident,) = answers("2001:db8:7::/48", 170)
+    assert prefixes_in([accident, one, two]) == [network]
+    assert prefixes_in([accident, one]) == [IPv6Network("2001:db8:7::/48"), network]
 
 
 @pytest.mark.parametrize("text", ["2001:db8::1", "::", "64:ff9b::c000:221", "::ffff:192.0.0.172"])

@@ -47,6 +47,12 @@ def test_behind_a_cname_the_shortest_ttl_counts():
     assert read_answer(made) == Discovered((P,), 300)
 
 
+def test_an_address_in_another_class_is_none():
+    made = answer(("ipv4only.arpa.", 600, "AAAA", "64:ff9b::192.0.0.170"))
+    data = made.to_wire().replace(b"\0\x1c\0\1\0\0\2\x58", b"\0\x1c\0\3\0\0\2\x58")
+    assert read_answer(dns.message.from_wire(data)) == Discovered(())
+
+
 @pytest.mark.parametrize("rcode", [dns.rcode.NOERROR, dns.rcode.NXDOMAIN])
 def test_rfc7050_section_3_no_address_means_no_dns64(rcode):
     assert read_answer(answer(rcode=rcode)) == Discovered(())

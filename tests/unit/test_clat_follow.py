@@ -8,7 +8,15 @@ import pytest
 import trio
 
 from gateway.clat.dns_discovery import Discovered, NoAnswer
-from gateway.clat.follow import LOOK_EVERY, RETRY, Follower, World
+from gateway.clat.follow import (
+    LISTEN_AGAIN,
+    LOOK_EVERY,
+    RETRY,
+    SETTLE,
+    WARN_AGAIN,
+    Follower,
+    World,
+)
 from gateway.clat.identity import bits_for
 from gateway.clat.plat import PlatSources
 from gateway.clat.states import Idle, Situation, Uplink, Wanted, decide
@@ -46,6 +54,7 @@ class Net:
         self.heard = no_one
         self.owners = []
         self.probed = []
+        self.claimed = no_one
 
     def look(self, network):
         if self.looks_refused:
@@ -77,6 +86,10 @@ class Net:
             await trio.sleep_forever()
         finally:
             self.listening.remove(uplink.name)
+
+    async def hear_claims(self, uplink, claimed):
+        self.claimed = claimed
+        await trio.sleep_forever()
 
     async def ask(self):
         self.asked.append(trio.current_time())
@@ -113,6 +126,7 @@ async def following(net, given=None, sources="auto", address=None):
         ask=net.ask,
         translate=net.translate,
         probe=net.probe,
+        hear_claims=net.hear_claims,
         decide=lambda situation, plat, taken: decide(
             *(situation, plat),
             hosts=(),
@@ -208,6 +222,27 @@ async def test_without_an_event_it_looks_all_the_same_and_repairs(autojump_clock
         assert isinstance(follower.state, Wanted)
 
 
+async def test_a_burst_of_events_is_a_few_looks_and_silence_is_none(autojump_clock):
+    class Counting(Net):
+        looks = 0
+
+        def look(self, network):
+            self.looks += 1
+            return super().look(network)
+
+    net = Counting()
+    async with following(net, P) as follower:
+        before = net.looks
+        for _ in range(100):
+            follower.wake()
+            await trio.sleep(SETTLE / 10)
+        assert 5 <= net.looks - before <= 15
+        await settle()
+        before = net.looks
+        await trio.sleep(2 * LOOK_EVERY)
+        assert net.looks - before <= 2
+
+
 async def test_a_host_that_refuses_is_asked_again_after_a_while_and_not_by_its_own_events(
     autojump_clock,
 ):
@@ -220,6 +255,7 @@ async def test_a_host_that_refuses_is_asked_again_after_a_while_and_not_by_its_o
             follower.wake()
             await settle(0.2)
         assert net.did() == []
+        assert len(net.probed) == 1, "neighbours are not asked for nothing"
         await trio.sleep(RETRY)
         assert net.did().count("refused") == 1
         await trio.sleep(RETRY + 1)
@@ -320,6 +356,18 @@ async def test_a_router_is_preferred_and_the_dns_is_then_left_alone(autojump_clo
         assert ",dns," in follower.word()
 
 
+async def test_a_socket_that_fails_is_made_again_after_a_while(autojump_clock):
+    class Refusing(Net):
+        async def listen(self, uplink, heard):
+            self.listening.append(trio.current_time())
+            raise OSError(19, "No such device")
+
+    net = Refusing()
+    async with following(net):
+        await trio.sleep(10 * LISTEN_AGAIN)
+    assert 9 <= len(net.listening) <= 11
+
+
 async def test_another_uplink_begins_anew(autojump_clock):
     net = Net()
     net.answers = Discovered((P,), 3600)
@@ -333,6 +381,24 @@ async def test_another_uplink_begins_anew(autojump_clock):
         assert follower.word() == "down", "what eth0's DNS said is not true on eth1"
         assert net.listening == ["eth1"]
         assert len(net.asked) > asked
+
+
+async def test_a_device_made_anew_is_another_uplink_though_its_name_is_the_same(autojump_clock):
+    net = Net()
+    async with following(net) as follower:
+        await settle()
+        net.advertise(P, 600)
+        await settle()
+        assert follower.word().startswith("up,")
+        anew = Uplink("eth0", 7, ETH0.mac, 1500, ETH0.network, ETH0.address6)
+        net.situation = Situation(anew)
+        follower.wake()
+        await settle()
+        assert follower.word() == "down", "nobody on it has said anything"
+        assert net.listening == ["eth0"]
+        net.advertise(P, 600)
+        await settle()
+        assert follower.state.uplink == anew
 
 
 @pytest.mark.parametrize(
@@ -374,6 +440,39 @@ async def test_an_address_that_was_given_up_is_asked_for_again(autojump_clock):
             assert isinstance(follower.state, Wanted)
 
 
+async def test_another_uplinks_neighbours_say_nothing_about_this_ones(autojump_clock):
+    net = Net()
+    net.owners = [True]
+    async with following(net, P) as follower:
+        (first,), (second,) = net.probed
+        assert follower.state.address6 == second
+        for there in (ETH1, ETH0, ETH1, ETH0):
+            net.situation = Situation(there)
+            follower.wake()
+            await settle()
+        there, here, *again = net.probed[2:]
+        assert here == [first], "asked for again, and now nobody's"
+        assert again == [there, here]
+        assert follower.state.address6 == first
+
+
+async def test_what_happens_during_a_change_is_seen_after_it(autojump_clock):
+    class Busy(Net):
+        def bring_up(self, wanted):
+            super().bring_up(wanted)
+            self.situation = Situation(None)
+            follower.wake()
+
+    net = Busy()
+    net.situation = Situation(None)
+    async with following(net, P) as follower:
+        net.situation = Situation(ETH0)
+        follower.wake()
+        await settle()
+        up = [f"translate {P}", f"host up {P} eth0"]
+        assert net.did() == [*up, "host down", "no translation"]
+
+
 async def test_when_all_are_taken_it_is_down_and_asks_again(autojump_clock):
     net = Net()
     net.owners = [True] * 4
@@ -395,3 +494,35 @@ async def test_a_given_address_that_somebody_has_is_not_replaced_by_another(auto
         assert isinstance(follower.state, Idle)
         assert str(given) in follower.state.why
         assert net.did() == []
+
+
+async def test_who_says_to_have_our_address_later_is_named_once_a_minute(autojump_clock, caplog):
+    def named():
+        return [record.getMessage() for record in caplog.records if "says to have" in record.msg]
+
+    net = Net()
+    async with following(net, P) as follower:
+        await settle()
+        own = follower.state.address6
+        net.claimed(ROUTER, ETH0.address6)
+        assert named() == [], "anybody's"
+        for _ in range(3):
+            net.claimed(ROUTER, own)
+        (line,) = named()
+        assert f"fe80::1 on eth0 says to have {own}" in line
+        await trio.sleep(WARN_AGAIN)
+        net.claimed(ROUTER, own)
+        assert len(named()) == 2
+        net.situation = Situation(ETH0, "eth9")
+        follower.wake()
+        await trio.sleep(WARN_AGAIN)
+        net.claimed(ROUTER, own)
+        assert len(named()) == 2, "it is ours no more"
+
+
+async def test_without_a_link_layer_nobody_claims_anything(autojump_clock):
+    net = Net()
+    net.situation = Situation(Uplink("ppp0", 2, b"", 1500, ETH0.network, ETH0.address6))
+    async with following(net, P):
+        await settle()
+        assert net.claimed is no_one

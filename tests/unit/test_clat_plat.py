@@ -112,6 +112,26 @@ def test_a_single_source_is_the_only_one(only, expected):
     assert sources.wants_dns(0.0) == (only == "dns")
 
 
+def test_what_is_not_asked_is_not_wanted():
+    assert not PlatSources(P).wants_dns(0.0)
+    for only in ("ra", "dns", "config"):
+        sources = PlatSources(None, only)
+        assert (sources.wants_ra, sources.wants_dns(0.0)) == (only == "ra", only == "dns")
+        if only != "dns":
+            sources.answer([R])
+            assert sources.current(0.0) is None
+
+
+def test_another_uplink_has_no_prefix_in_use():
+    sources = PlatSources(None)
+    sources.answer([Q])
+    assert prefix_of(sources, 0.0) == Q
+    sources.forget()
+    sources.hear(ONE, says(P), 0.0)
+    sources.hear(ONE, says(Q), 0.0)
+    assert prefix_of(sources, 0.0) == P
+
+
 def test_another_uplink_forgets_everything_but_what_is_given():
     sources = PlatSources(None)
     sources.hear(ONE, says(P), 0.0)
