@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import secrets
 from collections.abc import Callable
 from functools import partial
 from ipaddress import IPv4Interface
@@ -36,6 +37,7 @@ class Backhaul:
         table = config.backhaul
         self._config = config
         self.tag = naming.tag_of(platform.node(), _identity(), device)
+        self._run = secrets.token_hex(4)
         self.way = HostWay(
             notes or Journal(config.run_dir, device),
             device,
@@ -71,6 +73,7 @@ class Backhaul:
             linger=table.linger,
             carries=table.carries,
             clients6=table.clients6,
+            run=self._run,
         )
 
     def link_to(self, destination: str) -> Link:

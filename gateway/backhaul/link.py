@@ -53,7 +53,10 @@ class LinkAddressTaken(LinkFailed):
 
 
 class PoolTaken(LinkFailed):
-    """The far end has a prefix of pool4 in other hands: another gateway's, or its own."""
+    """The far end has a prefix of pool4 in other hands: another gateway's, or its own.
+
+    With Patience.SHORT it will be free without anybody's doing.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,10 @@ class LinkWish:
 
     `local4`, `remote4`: the two ends' addresses on the link, with its prefix length. `pool4` is
     to be routed to `local4` and, with `masquerade`, to leave the far end with its own address.
-    `tag` names this gateway and its host: letters, digits and `-`, at most 40. `heartbeat`,
-    `linger`: seconds. With `carries` "ipv6" nothing is masqueraded: the far end translates, and
-    routes `clients6` to fe80::1 on the link; `pool4` is empty then.
+    `tag` names this gateway and its host: letters, digits and `-`, at most 40. `run`, letters and
+    digits, tells this run of it from others. `heartbeat`, `linger`: seconds. With `carries` "ipv6"
+    nothing is masqueraded: the far end translates, and routes `clients6` to fe80::1 on the link;
+    `pool4` is empty then.
     """
 
     pool4: tuple[IPv4Network, ...]
@@ -77,6 +81,7 @@ class LinkWish:
     linger: float
     carries: Carries = "ipv4"
     clients6: tuple[IPv6Network, ...] = ()
+    run: str = "-"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from gateway.backhaul.states import BackOff
 from gateway.backhaul.stream_link import join_streams, run_stream, warn_if_unprotected
 from gateway.backhaul.streams import Stream, open_stream, waits
 from gateway.backhaul.taps import configure_tap
+from gateway.groups import first_of
 from gateway.host.links import IFA_F_NODAD, find_link
 from gateway.host.netlink import error_number
 from gateway.tap import Device, DeviceError, close_device, open_device
@@ -59,7 +60,7 @@ class _LinkCommand:
     async def run(self) -> int:
         for endpoint in self._options.endpoints:
             warn_if_unprotected(endpoint)
-        status = [0]
+        status, failure = [0], None
         with trio.open_signal_receiver(*_STOP, signal.SIGUSR1) as signals:
             try:
                 async with trio.open_nursery() as nursery:
@@ -67,8 +68,9 @@ class _LinkCommand:
                     status[0] = await self._serve(nursery)
                     nursery.cancel_scope.cancel()
             except* DeviceError as group:
-                # One at most: nothing else in this nursery raises it.
-                raise group.exceptions[0] from None
+                failure = first_of(group)
+        if failure is not None:
+            raise failure
         return status[0]
 
     async def _listen(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

@@ -1,9 +1,10 @@
 # The far end of an ssh backhaul: POSIX sh, run by `sh -s -- KEY=VALUE...`, itself on stdin, with
-# peer_undo.sh before it.
+# peer_undo.sh and peer_look.sh before it.
 #
 #   pool=P,P       prefixes to route to `local` (and to masquerade)
 #   local=A        the gateway's address on the link
 #   remote=A/LEN   ours, put on the tap that SSH_TUNNEL names
+#   run=R          what tells this run of the gateway from others of its tag
 #   mtu=N tag=T heartbeat=SECONDS linger=SECONDS masquerade=yes|no carries=ipv4|ipv6
 #   clients6=P,P   with carries=ipv6: prefixes to route to fe80::1 on the link
 #   own=yes|no     whether the connection, and with it our sshd, is there for this tunnel only
@@ -36,43 +37,6 @@ turn() {
     [ "$value" != "$2" ] || return 0
     { echo "$1 $value" >>"$state/sysctl"; } 2>/dev/null || fail "cannot write $state: $full"
     write "$1" "$2" || fail "cannot write $2 to $1: is /proc/sys read-only here (a container)?"
-}
-
-# used PREFIX: whether another tag or the host itself has some of it; said tells who.
-used() {
-    set +f
-    for other in "$base"/*/; do
-        set -f
-        other=${other%/}
-        [ "$other" != "$state" ] && load "$other" && [ "$s_pool" != - ] || continue
-        for theirs in $(list "$s_pool"); do
-            overlap "$1" "$theirs" || continue
-            said="used here by ${other##*/}"
-            return 0
-        done
-    done
-    set -f
-    said=$(ip -4 -o addr show to "$1" 2>/dev/null | head -n 1)
-    [ -z "$said" ] || { said="an address of this host: $said" && return 0; }
-    said=$(ip -4 route show root "$1" 2>/dev/null | grep -v '^blackhole' | head -n 1)
-    [ -n "$said" ] && said="routed here already: $said"
-}
-
-# The link's addresses and the pool must be nobody's; of RFC 7335's, one that is free is named.
-check_free() {
-    forget_dead
-    [ "$pool" = - ] || for prefix in $(list "$pool"); do
-        used "$prefix" || continue
-        why="pool $prefix is $said"
-        for last in 6 5 4 3 2 1 7; do
-            used "192.0.0.$last" || { free=192.0.0.$last && break; }
-        done
-        fail "$why"
-    done
-    said=$(ip -4 -o addr show to "$remote" 2>/dev/null | head -n 1)
-    [ -z "$said" ] || fail "link address ${remote%/*} is taken here: $said"
-    said=$(ip -4 route show root "$remote" 2>/dev/null | head -n 1)
-    [ -z "$said" ] || fail "link address ${remote%/*} is taken here: route $said"
 }
 
 # mine: whether the folder still tells of this session. A keeper that the next one never heard of,
@@ -206,52 +170,8 @@ forward6() {
     note "IPv6 forwarding was off and is on for the time of the tunnel, accept_ra 2 where it was 1"
 }
 
-look_at_default_route() {
-    hop=- devices='' word_before=''
-    # shellcheck disable=SC2046
-    for word in $(ip -4 route show default 2>/dev/null); do
-        case $word_before in
-            via) case $word in *.*.*.*) [ "$hop" != - ] || hop=$word ;; esac ;;
-            dev) case " $devices " in *" $word "*) ;; *) devices="$devices $word" ;; esac ;;
-        esac
-        word_before=$word
-    done
-    [ -n "$devices" ] || [ "$carries" = ipv6 ] || note "no IPv4 default route here"
-}
-
-# An accept of ours cannot overrule another's drop, so it is only said.
-look_at_forward_policy() {
-    family=ip
-    [ "$carries" = ipv4 ] || family=ip6
-    closed=
-    if command -v nft >/dev/null 2>&1; then
-        closed=$(nft list chains 2>/dev/null | while read -r one two three rest; do
-            case $one in
-                table) table="$two $three" ;;
-                chain) chain=$two ;;
-                type) case "$table $rest" in
-                    "$family "*"forward "*"policy drop"* | "inet "*"forward "*"policy drop"*)
-                        echo "nft $table $chain" ;;
-                esac ;;
-            esac
-        done | head -n 1)
-    fi
-    filter=iptables
-    [ "$carries" = ipv4 ] || filter=ip6tables
-    if [ -z "$closed" ] && command -v "$filter" >/dev/null 2>&1; then
-        case $("$filter" -w -S FORWARD 2>/dev/null | head -n 1) in
-            *"-P FORWARD DROP"*) closed="$filter FORWARD" ;;
-        esac
-    fi
-    what=$pool
-    [ "$carries" = ipv4 ] || what=$clients6
-    [ -z "$closed" ] || note "forwarding has policy drop here ($closed): unless a rule lets" \
-        "$what through both ways nothing passes (docker: iptables -I DOCKER-USER -s $what -j" \
-        "ACCEPT and the same with -d, ufw: ufw route allow from $what, and to $what)"
-}
-
 arguments() {
-    pool=- clients6=- linger=0 heartbeat=10 masquerade=no carries=ipv4 own=yes mtu=1500
+    pool=- clients6=- linger=0 heartbeat=10 masquerade=no carries=ipv4 own=yes mtu=1500 run=-
     tag='' local='' remote=''
     for word in "$@"; do
         case ${word%%=*} in
@@ -260,6 +180,7 @@ arguments() {
             remote) remote=${word#*=} ;;
             mtu) mtu=${word#*=} ;;
             tag) tag=${word#*=} ;;
+            run) run=${word#*=} ;;
             heartbeat) heartbeat=${word#*=} ;;
             linger) linger=${word#*=} ;;
             masquerade) masquerade=${word#*=} ;;
@@ -275,32 +196,10 @@ arguments() {
     if [ -z "$local" ] || [ -z "$remote" ]; then fail "no link addresses given"; fi
 }
 
-# What there must be before anything is touched.
-check_here() {
-    tap=$SSH_TUNNEL
-    case $tap in
-        '') fail "no tunnel: sshd gave this session none (SSH_TUNNEL is empty)" ;;
-        *,*) fail "several tunnels in one connection: $tap" ;;
-        tun*) fail "the tunnel is point-to-point ($tap), not ethernet: -o Tunnel=ethernet, before -w" ;;
-    esac
-    user=$(id -u 2>/dev/null)
-    [ "$user" = 0 ] || fail "not root here (uid $user): log in as root, or prepare the peer by hand"
-    command -v ip >/dev/null 2>&1 || fail "no ip command here: install iproute2"
-    [ -d "/sys/class/net/$tap" ] || ip link show dev "$tap" >/dev/null 2>&1 ||
-        fail "sshd says $tap, but there is no such device here"
-    space=$(readlink /proc/self/ns/net 2>/dev/null)
-    space=${space#net:[}
-    for folder in /run /var/run; do
-        [ -d "$folder" ] && [ -w "$folder" ] && break
-        folder=
-    done
-    full="is $folder full?"
-    [ -n "$folder" ] || fail "neither /run nor /var/run can be written here"
-}
-
 begin() {
     mkdir -p "$state" 2>/dev/null &&
         put facts "$tap $remote $local $pool $clients6 $own $masquerade" &&
+        put about "$run $linger ${from:--}" &&
         put main "$main" && put sshd "$sshd" && put keeper - && put beat - && put_kind || {
         [ "$adopted" ] || rm -rf "$state"
         fail "cannot write $state: $full"
@@ -392,7 +291,9 @@ main() {
     case $value in sshd*) identify "$PPID" && sshd=$id ;; esac
     base=$folder/tap64-peer.${space%]}
     state=$base/$tag
+    from=${SSH_CONNECTION%% *}
     lock || { base='' && fail "another set-up is busy here ($holder)"; }
+    meet_rival
     take_over
     check_free
     begin

@@ -1,6 +1,7 @@
 """What is said to the script that sets up the far end of an ssh link, and what it answers.
 
-The script itself is peer_undo.sh and peer.sh, package data; the latter's head tells how it works.
+The script itself is peer_undo.sh, peer_look.sh and peer.sh, package data; the last one's head tells
+how it works.
 It arrives over the session's stdin, so the command of the session is only a shell with arguments;
 behind the script stdin carries a line for each heartbeat, and the word `stop`.
 
@@ -25,6 +26,8 @@ from gateway.backhaul.link import (
     Ready,
 )
 
+_FILES = ("peer_undo.sh", "peer_look.sh", "peer.sh")
+
 HEARTBEAT = b"\n"
 STOP = b"stop\n"
 GONE = "GONE"
@@ -33,6 +36,7 @@ GONE = "GONE"
 SHORTEST_HEARTBEAT = 2
 
 _PLAIN = re.compile(r"[A-Za-z0-9=.:,/-]+")
+_KEPT = re.compile(r"pool \S+ is kept here")  # a linger, which will pass
 _DEVICE = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,14}")
 _LONGEST_ANSWER = 2000  # characters
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,39}")
@@ -42,7 +46,7 @@ _TAG = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,39}")
 def script() -> bytes:
     """The script, to be written to the session's stdin before anything else."""
     folder = resources.files(__package__)
-    return b"\n".join(folder.joinpath(name).read_bytes() for name in ("peer_undo.sh", "peer.sh"))
+    return b"\n".join(folder.joinpath(name).read_bytes() for name in _FILES)
 
 
 def command(wish: LinkWish, *, own_connection: bool = True) -> str:
@@ -58,6 +62,7 @@ def command(wish: LinkWish, *, own_connection: bool = True) -> str:
         f"remote={wish.remote4}",
         f"mtu={wish.mtu}",
         f"tag={wish.tag}",
+        f"run={wish.run}",
         f"heartbeat={max(SHORTEST_HEARTBEAT, math.ceil(wish.heartbeat))}",
         f"linger={math.ceil(wish.linger)}",
         f"masquerade={'yes' if wish.masquerade else 'no'}",
@@ -94,7 +99,8 @@ def name_free_pool(failure: PoolTaken, line: str) -> None:
     """Puts the address that the script's line behind `FAIL pool` offers into the remedy."""
     word, _, free = line.partition(" ")
     if word == "FREE" and (address := _address(free.strip())):
-        failure.remedy = f"set pool4 to {address}, which is free there, and start again"
+        change = f"set pool4 to {address}, which is free there, and start again"
+        failure.remedy = f"wait, or {change}" if failure.patience is Patience.SHORT else change
 
 
 def plain_text(text: str) -> str:
@@ -129,6 +135,8 @@ def _failure(reason: str) -> LinkFailed:
     cause = f"the peer cannot be set up: {reason or 'no reason given'}"
     if reason.startswith("link address"):
         return LinkAddressTaken(cause, "set backhaul.addresses to something free on both ends")
+    if _KEPT.match(reason):
+        return PoolTaken(cause, "wait: it is tried again until then")
     if reason.startswith("pool "):
         return PoolTaken(cause, "set pool4 to something that is free there", patience=Patience.LONG)
     for beginning, remedy, patience in _REMEDIES:

@@ -1,4 +1,4 @@
-# The far end of an ssh backhaul, what undoing needs; peer.sh, which follows, tells how it works.
+# The far end of an ssh backhaul, what undoing needs; peer.sh, the last part, tells how it works.
 # Processes are named PID:STARTTIME, folders of notes are $base/TAG. Nothing is begun here.
 
 METRIC=30000

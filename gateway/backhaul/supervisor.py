@@ -36,6 +36,7 @@ from gateway.backhaul.link import Link, LinkAddressTaken, LinkFailed, LinkWish, 
 from gateway.backhaul.probe import Probe
 from gateway.backhaul.states import BackhaulStatus, Choice, State
 from gateway.config_backhaul import BackhaulTable
+from gateway.groups import first_of
 from gateway.host.plan import HostError
 from gateway.tap import DeviceError
 
@@ -385,11 +386,3 @@ class Supervisor:
 
     def _held(self) -> float:
         return 0.0 if self._up_since is None else trio.current_time() - self._up_since
-
-
-def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One of the exceptions that are in the group, however deep."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

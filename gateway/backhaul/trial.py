@@ -14,8 +14,9 @@ import trio
 from gateway.backhaul.assembly import Backhaul
 from gateway.backhaul.link import LinkFailed, Ready
 from gateway.backhaul.probe import PEER6, US6, Probe
-from gateway.backhaul.supervisor import Way, first_of
+from gateway.backhaul.supervisor import Way
 from gateway.config_model import Config
+from gateway.groups import first_of
 from gateway.host.journal import RecordedChange
 from gateway.host.plan import HostError
 from gateway.tap import DeviceError

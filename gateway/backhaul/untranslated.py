@@ -18,6 +18,8 @@ import trio
 from gateway import log
 from gateway.backhaul.assembly import Backhaul
 from gateway.config_model import Config
+from gateway.ending import undo_all
+from gateway.groups import errors_of
 from gateway.host.journal import Journal
 from gateway.host.plan import HostError
 from gateway.host.ra_guard import RaGuard
@@ -55,8 +57,7 @@ class Untranslated:
             try:
                 return await self._run(signals)
             finally:
-                with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(plan.undo)
+                await undo_all(plan.undo, signals)
 
     async def _run(self, signals: AsyncIterator[int]) -> int:
         journal = Journal(self._config.run_dir, self._spec.tap)
@@ -76,7 +77,7 @@ class Untranslated:
                     self._on_signal(number)
                 nursery.cancel_scope.cancel()
         except* HostError as group:
-            for error in group.exceptions:
+            for error in errors_of(group):
                 _log.error("%s", error)
             status = 1
         return status

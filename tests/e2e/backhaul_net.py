@@ -39,6 +39,7 @@ class BackhaulNet:
     router: Namespace
     server: Namespace
     keys: Keys
+    mtu: int
     peers: dict[str, Peer] = field(default_factory=dict)
 
     @property
@@ -58,6 +59,23 @@ class BackhaulNet:
     def mend(self, letter: str = "a") -> None:
         """Undoes a cut, if there is one."""
         self.router.run("nft", "delete", "table", "inet", f"cut_{letter}", check=False)
+
+    def power_off(self, letter: str = "a") -> None:
+        """This peer loses its power: nothing leaves it any more, and all that it knew is gone."""
+        self.cut(letter)
+        peer = self.peers[letter]
+        peer.switch_off()
+        for device in ("wan", "v4"):
+            peer.namespace.ip("link", "del", device)
+
+    def power_on(self, letter: str = "a") -> None:
+        """This peer has started again, but for its sshd: with its addresses, keys and nothing else.
+
+        The namespace is another, and so is all that the kernel kept in it.
+        """
+        peer = self.peers[letter]
+        peer.switch_on(_host_of_peer(self, letter))
+        self.mend(letter)
 
 
 def backhaul_net(
@@ -86,17 +104,24 @@ def backhaul_net(
     router.ip("addr", "add", "fd00:64:1::2/64", "dev", "gw", "nodad")
     gateway.ip("-6", "route", "add", "default", "via", "fd00:64:1::2", "dev", "wan")
     server.ip("addr", "add", f"{SERVER4}/32", "dev", "lo")
-    net = BackhaulNet(lab, client, gateway, router, server, Keys(lab))
+    net = BackhaulNet(lab, client, gateway, router, server, Keys(lab), mtu)
     for letter in peers:
-        _add_peer(net, letter, mtu, hide)
+        host = _host_of_peer(net, letter)
+        address = _address(letter)
+        net.peers[letter] = Peer(host, net.keys, name=f"peer-{letter}", address=address, hide=hide)
     return net
 
 
-def _add_peer(net: BackhaulNet, letter: str, mtu: int, hide: Iterable[str]) -> None:
+def _address(letter: str) -> str:
+    return f"fd00:64:{letter}::2"
+
+
+def _host_of_peer(net: BackhaulNet, letter: str) -> Namespace:
+    """A dual-stack host on its two links, with nothing running."""
     host = net.lab.namespace(f"peer{letter}")
     net.lab.link(host, "wan", net.router, f"p{letter}", 1500)
-    net.lab.link(host, "v4", net.server, f"p{letter}", mtu)
-    address, prefix = f"fd00:64:{letter}::2", f"fd00:64:{letter}::1"
+    net.lab.link(host, "v4", net.server, f"p{letter}", net.mtu)
+    address, prefix = _address(letter), f"fd00:64:{letter}::1"
     host.sysctl(
         # No router yet, and strict about sources, as distributions set it.
         ipv4__ip_forward=0,
@@ -112,8 +137,7 @@ def _add_peer(net: BackhaulNet, letter: str, mtu: int, hide: Iterable[str]) -> N
     route = (PEER4[letter], "dev", f"p{letter}", "src", SERVER4)
     net.server.ip("route", "add", *route)
     host.ip("route", "add", "default", "via", SERVER_END4[letter], "dev", "v4")
-    name = f"peer-{letter}"
-    net.peers[letter] = Peer(host, net.keys, name=name, address=address, hide=hide)
+    return host
 
 
 QUICK = {"heartbeat": 2, "linger": 3, "probe_interval": 0.2, "probes_missed": 3}

@@ -113,19 +113,20 @@ class Peer:
         self.lab.folder.chmod(0o755)
         self.host_key = self.folder / "host_key"
         make_key(namespace, self.host_key)
-        self._start_machine(hide)
+        self._hide = tuple(hide)
+        self._start_machine()
         keys.make(namespace)
         keys.alias(name, address)
         keys.knows(address, SSH_PORT, self.host_key.with_suffix(".pub").read_text())
 
-    def _start_machine(self, hide: Iterable[str]) -> None:
+    def _start_machine(self) -> None:
         users = {
             "passwd": f"{USER}:x:{USER_ID}:{USER_ID}::{self.folder / 'home'}:/bin/sh\n",
             "group": f"{USER}:x:{USER_ID}:\n",
             "shadow": f"{USER}:*:19000:0:99999:7:::\n",
         }
         home = self.folder / "home"
-        home.mkdir()
+        home.mkdir(exist_ok=True)
         os.chown(home, USER_ID, USER_ID)
         script = ["set -e", "mount -t tmpfs -o mode=755 tmpfs /run", "mkdir -m 755 /run/sshd"]
         for name, line in users.items():
@@ -134,9 +135,10 @@ class Peer:
             script.append(f"mount --bind {mine} /etc/{name}")
         # udev gives it to everyone; containers need not.
         device = self.folder / "tun"
-        script.append(f"mknod -m 666 {device} c 10 200; mount --bind {device} /dev/net/tun")
+        script.append(f"[ -e {device} ] || mknod -m 666 {device} c 10 200")
+        script.append(f"mount --bind {device} /dev/net/tun")
         # What is bound over them cannot be executed, by root either.
-        for program in hide:
+        for program in self._hide:
             for folder in ("/usr/sbin", "/usr/bin", "/sbin", "/bin"):
                 path = f"{folder}/{program}"
                 script.append(f"if [ -e {path} ]; then mount --bind /dev/null {path}; fi")
@@ -227,10 +229,21 @@ class Peer:
         assert self.kill(r"^sshd: |^\S*/sshd "), self.processes()
         wait_until(lambda: not self.processes(r"^sshd: |^\S*/sshd "), 5, "sshd is gone")
 
+    def script_pid(self) -> int:
+        """The process of the script that reads stdin; the other is its child."""
+        found = self.processes(r"^/bin/sh -s")
+        (pid,) = (pid for pid in found if _parent(pid) not in found)
+        return pid
+
     def switch_off(self) -> None:
         """Ends everything there at once."""
         os.kill(self.first, signal.SIGKILL)
         self.machine.wait(5)
+
+    def switch_on(self, namespace: Namespace) -> None:
+        """Starts it again, switched off before: the same disk, another network namespace."""
+        self.namespace = namespace
+        self._start_machine()
 
     def _pids(self) -> list[int]:
         text = self.namespace.run("ip", "netns", "pids", self.namespace.name).out
@@ -278,6 +291,13 @@ class Peer:
         except AssertionError:
             left = self.traces(before)
             assert not left, f"after {timeout} s still on the peer:\n{left}"
+
+
+def _parent(pid: int) -> int:
+    """The process's parent, 0 when it has gone."""
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
 
 
 def _inner_pid(pid: int) -> int:

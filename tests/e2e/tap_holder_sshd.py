@@ -2,9 +2,10 @@
 
     python tap_holder_sshd.py TAP SHELL...
 
-Like sshd it is the shell's parent and called so, tells it the tap in SSH_TUNNEL, and takes tap and
-stdin with it when it is killed. Like sshd it stays when the shell has ended, because the
-tunnel's channel is still open; it ends when a tap was asked for with `-` and stdin ends.
+Like sshd it is the shell's parent and called so, tells it the tap in SSH_TUNNEL and the client in
+SSH_CONNECTION, and takes tap and stdin with it when it is killed. Like sshd it stays when the shell
+has ended, because the tunnel's channel is still open; it ends when a tap was asked for with `-` and
+stdin ends.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ def main() -> None:
         tap = os.open("/dev/net/tun", os.O_RDWR)
         request = fcntl.ioctl(tap, TUNSETIFF, struct.pack("16sH14x", name.encode(), IFF_TAP_NO_PI))
         tunnel = request[:16].rstrip(b"\0").decode()
-    environment = {"PATH": os.environ.get("PEER_PATH", "/usr/bin:/bin"), "HOME": "/"}
+    environment = {
+        "PATH": os.environ.get("PEER_PATH", "/usr/bin:/bin"),
+        "HOME": "/",
+        "SSH_CONNECTION": "2001:db8::7 50000 2001:db8::1 22",
+    }
     if tunnel != "-":
         environment["SSH_TUNNEL"] = tunnel
     shell = subprocess.Popen(

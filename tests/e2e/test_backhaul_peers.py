@@ -149,6 +149,29 @@ def test_two_gateways_with_the_default_pool(lab: Lab) -> None:
     net.peer.wait_untouched(before, 2)
 
 
+def test_a_gateway_made_anew_under_another_name_gets_its_pool_back(lab: Lab) -> None:
+    """As a container is: killed, and started with another machine-id and namespace."""
+    net = backhaul_net(lab)
+    net.peer.start_sshd()
+    before = net.peer.before()
+    client2, host2 = second_gateway(net, lab)
+    first = BackhaulGateway(net, name="first", linger=5).start_up()
+    first.kill()
+    wait_until(lambda: "192.0.0.6 via" not in net.peer.namespace.ip("route"), 6, "it lingers")
+    second = BackhaulGateway(net, name="second", namespace=host2)
+    second.start()
+    said = second.wait_for(r"backhaul: down: .*is kept here for .*")
+    assert re.search(
+        r"at most 5 s \(kill \d+ ends that\): wait, or set pool4 to 192\.0\.0\.5", said
+    )
+    # Tried all the time, not once a minute as what only a person can mend.
+    second.wait_up(20)
+    client2.run(*PING)
+    assert len(re.findall("is kept here", second.story())) == 1
+    second.stop_cleanly()
+    net.peer.wait_untouched(before, 2)
+
+
 def test_two_gateways_with_pools_of_their_own(lab: Lab) -> None:
     net = backhaul_net(lab)
     net.peer.start_sshd()

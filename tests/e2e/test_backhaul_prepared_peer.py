@@ -15,8 +15,8 @@ import pytest
 from gateway import config as configuration
 from tests.e2e.backhaul_net import BackhaulNet, backhaul_net
 from tests.e2e.backhaul_peer import USER, USER_ID
+from tests.e2e.link_session import Driver
 from tests.e2e.namespaces import Lab, wait_until
-from tests.e2e.test_backhaul_ssh_link import Driver
 
 FILES = Path(__file__).parents[2] / "conf" / "backhaul"
 TARGET = f"{USER}@peer-a"

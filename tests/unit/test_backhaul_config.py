@@ -58,6 +58,9 @@ def test_the_peer_masquerades_in_the_place_of_the_host():
     assert (config.masquerades, config.peer_masquerades) == (False, True)
     config = load(None, {"backhaul": "root@a", "pool4": "198.51.100.8/29"})
     assert (config.masquerades, config.peer_masquerades) == (False, False)
+    # What a peer offers when another gateway has the default pool.
+    config = load(None, {"backhaul": "root@a", "pool4": "192.0.0.5"})
+    assert (config.masquerades, config.peer_masquerades) == (False, True)
     config = load(None, {"backhaul": {"to": "root@a", "masquerade": False}})
     assert (config.masquerades, config.peer_masquerades) == (False, False)
     assert Config().masquerades is True
@@ -111,6 +114,14 @@ def test_values_that_cannot_be_used(table, said):
         ({"backhaul": {"to": "a@b", "clients6": ["2001:db8::/48"]}}, "backhaul.clients6"),
         ({"backhaul": {"to": "a@b", "carries": "ipv6"}, "device": "tun"}, "device"),
         ({"backhaul": {"to": "a@b", "addresses": "127.0.0.2/8 127.0.0.1"}}, "backhaul.addresses"),
+        (
+            {"backhaul": {"to": "a@b", "carries": "ipv6"}, "dns64": {"enabled": True}},
+            "dns64.enabled",
+        ),
+        (
+            {"backhaul": {"to": "a@b", "carries": "ipv6"}, "advertise": "lan0"},
+            "advertise.interfaces",
+        ),
     ],
 )
 def test_contradictions(overrides, key):

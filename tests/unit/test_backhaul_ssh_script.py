@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network
 
@@ -27,14 +28,15 @@ WISH = LinkWish(
     tag="tap64-test",
     heartbeat=10,
     linger=300,
+    run="0a1b2c3d",
 )
 
 
 def test_every_wish_is_said() -> None:
     assert peer_script.command(WISH) == (
         "exec /bin/sh -s -- pool=192.0.0.6/32,198.18.0.0/24 local=169.254.7.2"
-        " remote=169.254.7.1/30 mtu=1500 tag=tap64-test heartbeat=10 linger=300 masquerade=yes"
-        " carries=ipv4 clients6=- own=yes"
+        " remote=169.254.7.1/30 mtu=1500 tag=tap64-test run=0a1b2c3d heartbeat=10 linger=300"
+        " masquerade=yes carries=ipv4 clients6=- own=yes"
     )
 
 
@@ -75,6 +77,11 @@ def test_the_script_begins_with_its_last_line_and_has_no_tail() -> None:
     ]
 
 
+def test_the_script_asks_no_clock_that_can_jump() -> None:
+    asked = r"\bdate\b|\$\{?(SECONDS|EPOCH)|-newer|-[acm]min\b|-[acm]time\b|%[XYZ]\b"
+    assert not re.search(asked, peer_script.script().decode())
+
+
 def test_ready() -> None:
     assert read_answer("READY tap3 fe:00:00:00:00:01 nft 192.0.2.254", "tap0") == Ready(
         "tap0", "tap3", IPv4Address("192.0.2.254")
@@ -105,6 +112,7 @@ def test_what_a_login_shell_prints_is_passed_over(line) -> None:
         ("link address 169.254.7.1 is taken here: eth0", LinkAddressTaken, Patience.SHORT),
         ("pool 192.0.0.6/32 is used here by tap64-b", PoolTaken, Patience.LONG),
         ("pool 192.0.0.6/32 is routed here already: x", PoolTaken, Patience.LONG),
+        ("pool 192.0.0.6/32 is kept here for tap64-b, whose", PoolTaken, Patience.SHORT),
         ("not root here (uid 5): log in as root", LinkFailed, Patience.LONG),
         ("cannot masquerade, neither nft nor iptables", LinkFailed, Patience.LONG),
         ("no tunnel: sshd gave this session none", LinkFailed, Patience.LONG),
@@ -130,6 +138,24 @@ def test_a_free_pool_is_named(line, named) -> None:
     peer_script.name_free_pool(raised.value, line)
     assert ("set pool4 to 192.0.0.5," in str(raised.value)) is named
     assert "set pool4" in raised.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("used here by tap64-b", "set pool4 to 192.0.0.5, which is free there, and start again"),
+        (
+            "kept here for tap64-b, whose connection has ended",
+            "wait, or set pool4 to 192.0.0.5, which is free there, and start again",
+        ),
+    ],
+)
+def test_what_is_only_kept_will_be_free_by_itself(said, remedy) -> None:
+    with pytest.raises(PoolTaken) as raised:
+        read_answer(f"FAIL pool 192.0.0.6/32 is {said}", "tap0")
+    assert ("wait" in raised.value.remedy) is ("kept" in said)
+    peer_script.name_free_pool(raised.value, "FREE 192.0.0.5")
+    assert raised.value.remedy == remedy
 
 
 def test_what_the_far_end_says_is_harmless() -> None:
