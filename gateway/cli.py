@@ -4,7 +4,7 @@ Flags become configuration keys and are judged with the file, so that all mistak
 once, each by its key. Nothing is done here; gateway/run.py does it.
 
 Exit status: 0 clean stop, 78 (sysexits.h EX_CONFIG) configuration or command line, 1 the host,
-or a capture file.
+or a capture file, 130 Ctrl-C of what is no running gateway.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from gateway.config import ConfigError
 from gateway.options import Options
 
 EXIT_HOST = 1
+EXIT_INTERRUPTED = 130  # 128 and the number of SIGINT, as shells say it
 
 _DESCRIPTION = """\
 A NAT64 on a tap device: IPv6-only clients reach the IPv4 internet through one IPv6 prefix, by
@@ -225,8 +226,8 @@ def _add_backhaul_keys(group: argparse._ArgumentGroup) -> None:
         AppendToKey,
         "DESTINATION",
         "carry IPv4 to a dual-stack peer: an ssh destination such as root@peer.example, or "
-        "exec:COMMAND, tcp://[HOST]:PORT, listen:[ADDR:]PORT, unix:PATH; repeatable, the next "
-        "one is used while the first is down",
+        "exec:COMMAND, tcp://HOST:PORT, listen:[ADDR:]PORT, unix:PATH, pty:[LINK], std:; "
+        "repeatable, the next one is used while the first is down",
         dest="backhaul.to",
     )
     add(
@@ -350,8 +351,26 @@ def _read_link(parser: Parser, found: argparse.Namespace) -> link_options.LinkOp
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the program; returns the exit status. Entry point of `gateway`."""
+    """Runs the program; returns the exit status."""
     log.set_up("info")
+    try:
+        return _main(arguments)
+    except BaseException as error:
+        # Before a gateway hears signals, and of --check, undo and the like, which never do.
+        if not _is_interrupt(error):
+            raise
+        _log.error("interrupted")
+        return EXIT_INTERRUPTED
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether it is Ctrl-C and nothing else, perhaps in the groups that trio makes."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_interrupt, error.exceptions))
+    return isinstance(error, KeyboardInterrupt)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     options = parse_options(arguments)
     if options.command == "translate":
         return _translate(options)

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import NamedTuple
 
 from gateway.config_advertise import find_advertise_faults
-from gateway.config_backhaul import find_backhaul_faults
+from gateway.config_backhaul import BackhaulTable, find_backhaul_faults
 from gateway.config_clat import find_clat_faults
 from gateway.config_model import Config
 from gateway.config_ports import show_static
@@ -56,6 +56,7 @@ def find_faults(config: Config) -> Iterator[Fault]:
         yield Fault(keys, text)
     for keys, text in find_advertise_faults(config.advertise, config.prefix):
         yield Fault(keys, text)
+    yield from _untranslated_faults(config)
     for keys, text in find_siit_faults(config):
         yield Fault(keys, text)
     for keys, text in find_clat_faults(config):
@@ -63,6 +64,20 @@ def find_faults(config: Config) -> Iterator[Fault]:
     yield from _static_faults(config)
     yield from _block_faults(config)
     yield from _deterministic_faults(config)
+
+
+def _untranslated_faults(config: Config) -> Iterator[Fault]:
+    if not config.backhaul.to or config.backhaul.carries == "ipv4":
+        return
+    for key, given in (
+        ("dns64.enabled", config.dns64.enabled),
+        ("advertise.interfaces", config.advertise.interfaces),
+    ):
+        if given:
+            yield Fault(
+                (key, "backhaul.carries"),
+                'with carries = "ipv6" there is only the way to the peer here; without it is right',
+            )
 
 
 def _static_faults(config: Config) -> Iterator[Fault]:
@@ -143,14 +158,23 @@ def notices(config: Config) -> list[str]:
     """Lines that the log shows at start: what works, but better not like that."""
     if config.mode == "clat":
         # It has no clients, no pool and no masquerade of its own, and the prefix is another's.
-        return []
+        return [*_not_used(config)]
     return [
+        *_not_used(config),
         *_site_local(config),
         *_open_to_everyone(config),
         *_pool_without_way_back(config),
         *_short_timeouts(config),
         *_behind_masquerade(config),
     ]
+
+
+def _not_used(config: Config) -> Iterator[str]:
+    for mode, table in (("siit", config.siit), ("clat", config.clat)):
+        if mode != config.mode and table != type(table)():
+            yield f"[{mode}] is not used in mode {config.mode}; --mode {mode} would use it"
+    if not config.backhaul.to and config.backhaul != BackhaulTable():
+        yield "[backhaul] is not used: it names no destination; --backhaul does"
 
 
 def _site_local(config: Config) -> Iterator[str]:

@@ -27,6 +27,7 @@ from translate.static_bib import StaticEntry
 
 # RFC 7335: an address of IANA's IPv4 service continuity prefix, never seen behind the host.
 DEFAULT_POOL4 = PoolRange(IPv4Network("192.0.0.6/32"))
+_UNROUTED4 = IPv4Network("192.0.0.0/29")
 
 # Largest MTU that the tun driver takes for an Ethernet device: 65535 less its header.
 MAX_MTU = 65_521
@@ -144,7 +145,7 @@ class Config(_Table):
         """
         if self.backhaul.to or self.mode == "siit":
             return False
-        return not self.pool4 if self.masquerade == "auto" else self.masquerade
+        return not self._pool_is_routed if self.masquerade == "auto" else self.masquerade
 
     @property
     def peer_masquerades(self) -> bool:
@@ -152,7 +153,12 @@ class Config(_Table):
         if self.backhaul.carries == "ipv6":
             return False
         how = self.backhaul.masquerade
-        return not self.pool4 if how == "auto" else how
+        return not self._pool_is_routed if how == "auto" else how
+
+    @property
+    def _pool_is_routed(self) -> bool:
+        """Whether packets to the pool could come back without a masquerade."""
+        return any(not item.network.subnet_of(_UNROUTED4) for item in self.pool4)
 
     @property
     def own_icmp6_source(self) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import trio
@@ -10,6 +11,7 @@ import trio
 from gateway import config as configuration
 from gateway import log
 from gateway.config_model import Config
+from gateway.host.plan import HostError
 from gateway.host.setup import plan_host, preflight, undo_leftovers
 from gateway.host.spec import HostSpec
 from gateway.host_wish import find_obstacles, host_spec
@@ -40,7 +42,7 @@ def run(options: Options) -> int:
     if options.check:
         return _check(wished)
     if options.advertise_merge:
-        sys.stdout.write(snippets(config))
+        _print(snippets(config))
         return 0
     problems = preflight(_wish(wished, config.tap))
     if problems:
@@ -98,14 +100,25 @@ def _dry_run(config: Config) -> int:
     problems = preflight(_wish(config, config.tap))
     tap = config.tap or first_free_name(config.device)
     for line in plan_host(_wish(config, tap), dry_run=True).describe():
-        sys.stdout.write(f"{line}\n")
+        _print(f"{line}\n")
     if config.backhaul.to:
         problems += _describe_backhaul(config, tap)
     if config.mode == "clat":
-        sys.stdout.write(f"while there is IPv6 and a NAT64: make {tap} this host's way to IPv4\n")
+        _print(f"while there is IPv6 and a NAT64: make {tap} this host's way to IPv4\n")
     for line in problems:
         _log.error("%s", line)
     return 1 if problems else 0
+
+
+def _print(text: str) -> None:
+    """To standard output, at once. Raises HostError."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer must not be told of again at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise HostError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def _describe_backhaul(config: Config, tap: str) -> list[str]:
@@ -115,7 +128,7 @@ def _describe_backhaul(config: Config, tap: str) -> list[str]:
 
     try:
         for line in trio.run(describe_backhaul, config, tap):
-            sys.stdout.write(f"{line}\n")
+            _print(f"{line}\n")
     except LinkFailed as failure:
         return [f"backhaul: {failure}"]
     return []
@@ -127,9 +140,7 @@ def _check(config: Config) -> int:
     problems_of_start = preflight(_wish(config, config.tap))
     problems = list(problems_of_start)
     if config.mode == "clat":
-        from gateway.clat.host_side import problems_of_host
-
-        problems += problems_of_host(tap)
+        problems += _check_clat(config, tap)
     elif not _is_untranslated(config):
         problems += find_obstacles(config, tap, tap)
     if config.backhaul.to and not problems_of_start:
@@ -141,3 +152,14 @@ def _check(config: Config) -> int:
     if not problems:
         _log.info("nothing stands in the way")
     return 1 if problems else 0
+
+
+def _check_clat(config: Config, tap: str) -> list[str]:
+    from gateway.clat.host_side import problems_of_host
+    from gateway.clat.obstacles import obstacles_to_come
+    from gateway.clat.service import given_prefix
+
+    clat = config.clat
+    return problems_of_host(tap) + obstacles_to_come(
+        clat.uplink, tap, clat.lan, given_prefix(config)
+    )

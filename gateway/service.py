@@ -28,7 +28,9 @@ from gateway.clients import Clients
 from gateway.config_model import Config
 from gateway.config_values import PROTOCOLS
 from gateway.data_plane import DataPlane, DeviceGone
+from gateway.ending import undo_all
 from gateway.frames import FrameFormat
+from gateway.groups import errors_of
 from gateway.host.addresses import global_address6
 from gateway.host.checks import conntrack_drops
 from gateway.host.journal import Journal
@@ -113,8 +115,7 @@ class Service:
             try:
                 return await self._run(plan, signals, l3_device, query)
             finally:
-                with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(plan.undo)
+                await undo_all(plan.undo, signals)
         finally:
             query.close()
 
@@ -260,7 +261,7 @@ class Service:
             _log.error("%s was deleted while the gateway was using it: stopping", self._name)
             status = 1
         except* HostError as group:
-            for error in group.exceptions:
+            for error in errors_of(group):
                 _log.error("%s", error)
             status = 1
         return status

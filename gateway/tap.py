@@ -153,6 +153,17 @@ def driver_problem() -> str | None:
     return None
 
 
+def device_problem(kind: Kind, name: str) -> str | None:
+    """One line with the remedy when there is a device `name` that is of no use, else None."""
+    try:
+        existing = _existing(name)
+        if existing is not None:
+            _check_existing(name, kind, existing)
+    except DeviceError as error:
+        return str(error)
+    return None
+
+
 def first_free_name(kind: Kind) -> str:
     """The name that `open_device(kind, "")` would get now; for printing a plan."""
     with IPRoute() as ipr:

@@ -146,10 +146,11 @@ class Journal:
                 _store(self.path, content)
 
     def forget(self, identity: str) -> None:
-        """Drop a change noted by `add` whose object has gone. Raises HostError."""
+        """Drop a change that is undone, or whose object has gone. Raises HostError."""
         with _locked(self.run_dir):
             content = self.read()
             if content is not None:
+                content.changes = [c for c in content.changes if c.identity != identity]
                 content.later = [c for c in content.later if c.identity != identity]
                 _store(self.path, content)
 

@@ -13,7 +13,7 @@ from gateway.host import routes, sysctl
 from gateway.host.links import GATEWAY4, all_links, find_link, layer3_link
 from gateway.host.netlink import explaining
 from gateway.host.spec import HostSpec
-from gateway.tap import driver_problem
+from gateway.tap import device_problem, driver_problem
 
 _CAP_NET_ADMIN = 12
 
@@ -31,6 +31,9 @@ def preflight(spec: HostSpec) -> list[str]:
         problems.append(
             "no CAP_NET_ADMIN: run as root, or as a service with AmbientCapabilities=CAP_NET_ADMIN"
         )
+    if spec.tap and spec.device:
+        device = device_problem(spec.kind, spec.tap)
+        problems += [device] if device is not None else []
     problems += ipv6_problems()
     problems += _read_only_sysctls()
     with explaining("look at addresses and routes"), IPRoute() as ipr:
@@ -118,7 +121,11 @@ def _route_problems(ipr: IPRoute, spec: HostSpec, own: int) -> Iterator[str]:
         via = f"via {found.gateway} " if found.gateway else ""
         ip = "ip -6" if network.version == 6 else "ip"
         if found.protocol == routes.PROTOCOL:
-            remedy = f"another gateway serves it; `gateway undo --tap {device}` if that was killed"
+            other = "--prefix 64:ff9b:1::/96" if network.version == 6 else "--pool4 192.0.0.5"
+            remedy = (
+                f"another gateway serves it: choose another, {other} for instance, or"
+                f" `gateway undo --tap {device}` if that was killed"
+            )
         else:
             remedy = f"`{ip} route del {network} dev {device}`, or choose another"
         yield f"a route for {network} exists already ({via}dev {device}): {remedy}"

@@ -100,7 +100,7 @@ def plan_host(spec: HostSpec, *, dry_run: bool = False, log: Log | None = None) 
         wanted = _Wanted(ipr, spec, tap, left)
         changes = list(wanted.changes())
         unwanted = [c for c in left.values() if _still_there(ipr, c)]
-    undone_first = [_UndoLeft(change) for change in unwanted]
+    undone_first = [_UndoLeft(change, journal) for change in unwanted]
     recorded = [*reversed(unwanted), *changes]
     plan: list[Change] = [KeepJournal(journal, recorded, log), *undone_first]
     for change in changes:
@@ -168,12 +168,14 @@ class _UndoLeft:
     """Undoes, at start, what a killed run changed and this one does not want."""
 
     change: RecordedChange
+    journal: Journal
 
     def describe(self) -> str:
         return f"undo what a killed run left: {self.change.describe()}"
 
     def apply(self) -> None:
         self.change.undo()
+        self.journal.forget(self.change.identity)
 
     def undo(self) -> str | None:
         return "it is undone"

@@ -77,6 +77,13 @@ def test_command_line(shared_host: Namespace, arguments: tuple[str, ...], named:
     assert re.search(named, result.err), result.err
 
 
+def test_plan_that_cannot_be_written(shared_host: Namespace) -> None:
+    wrapper = ("sh", "-c", '"$@" > /dev/full', "sh")
+    result = refused(shared_host, EXIT_HOST, "--dry-run", wrapper=wrapper)
+    (line,) = errors(result)
+    assert "cannot write to standard output: " in line
+
+
 def test_all_mistakes_of_a_file_at_once(shared_host: Namespace) -> None:
     result = refused(
         shared_host,

@@ -1,4 +1,4 @@
-"""SIGHUP and SIGUSR1 on a running gateway.
+"""Signals to a running gateway.
 
 client ──────── gateway ──────── server 192.0.2.1, 192.0.2.33
 """
@@ -6,6 +6,7 @@ client ──────── gateway ──────── server 192.0.2.
 from __future__ import annotations
 
 import re
+import signal
 import time
 
 from tests.e2e.conftest import StartGateway
@@ -112,3 +113,12 @@ def test_flood_of_signals(lab: Lab, start_gateway: StartGateway) -> None:
         gateway.status()
     time.sleep(0.2)
     assert outcome(topology, SERVER) == "served"
+
+
+def test_further_signals_do_not_disturb_a_stop(lab: Lab, start_gateway: StartGateway) -> None:
+    topology = build(lab)
+    gateway = start_gateway(topology.gateway)
+    for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+        gateway.process.send(number)
+    assert gateway.process.wait(20) == 0, gateway.log()
+    assert "error" not in gateway.log()

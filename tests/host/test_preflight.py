@@ -49,6 +49,17 @@ def test_a_fresh_host_has_no_problem(veth) -> None:
     assert preflight(replace(SPEC, tap="")) == []
 
 
+def test_device_that_cannot_be_used(veth, run) -> None:
+    veth()
+    line = the_one(preflight(replace(SPEC, tap="up0")))
+    assert line.startswith("up0 exists and is no tap or tun device: choose another name")
+    run("ip tuntap add tun0 mode tun")
+    line = the_one(preflight(replace(SPEC, tap="tun0")))
+    assert line.startswith("tun0 is a tun device and a tap is wanted: use --device tun")
+    assert preflight(replace(SPEC, tap="tun0", kind="tun")) == []
+    assert preflight(replace(SPEC, tap="up0", device=False)) == []
+
+
 @pytest.mark.parametrize("address", ["198.51.100.8/32", "198.51.100.15/24"])
 def test_pool_in_use_on_an_interface(veth, run, address) -> None:
     veth()
@@ -103,7 +114,9 @@ def test_shorter_routes_are_no_problem(veth, run) -> None:
 def test_route_of_another_gateway_is_named(veth, run) -> None:
     veth()
     run("ip -6 route add fec0:0:0:ffff::/64 dev up0 proto 64")
-    assert "gateway undo --tap up0" in the_one(preflight(SPEC))
+    line = the_one(preflight(SPEC))
+    assert "gateway undo --tap up0" in line
+    assert "choose another, --prefix " in line
 
 
 def test_own_leftover_route_is_no_problem(run) -> None:

@@ -275,6 +275,19 @@ def test_killed_runs_other_prefix_is_removed_at_the_next_start(
     assert snapshot() == before
 
 
+def test_what_was_undone_at_a_start_is_forgotten(spec, instance, run) -> None:
+    run("ip tuntap add tap0 mode tap")
+    instance("tap0", prefix="fec0:0:0:eeee::/64").kill()
+    second = instance("tap0")
+    (path,) = spec_dir(spec).glob("journal-*.json")
+    assert "fec0:0:0:eeee::" not in path.read_text()
+    assert "fec0:0:0:ffff::" in path.read_text()
+    second.kill()
+    third = instance("tap0")
+    assert not any("undo what a killed run left" in line for line in third.said)
+    third.stop()
+
+
 def test_killed_run_with_another_mtu_is_taken_over(instance, run, snapshot) -> None:
     run("ip tuntap add tap0 mode tap")
     before = snapshot()

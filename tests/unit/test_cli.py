@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import subprocess
 import sys
 import types
@@ -206,6 +207,32 @@ def test_status_of_run_is_the_exit_status(run):
     assert main(["undo"]) == 1
 
 
+@pytest.mark.parametrize(
+    "interrupt",
+    [
+        KeyboardInterrupt(),
+        BaseExceptionGroup("", [BaseExceptionGroup("", [KeyboardInterrupt()])]),
+    ],
+    ids=["plain", "from trio"],
+)
+def test_interrupt_is_one_line_and_130(run, capsys, interrupt):
+    def acts(options):
+        raise interrupt
+
+    run.acts = acts
+    assert main(["--check"]) == 130
+    assert capsys.readouterr().err == "gateway: error: interrupted\n"
+
+
+def test_interrupt_does_not_hide_bugs(run):
+    def acts(options):
+        raise BaseExceptionGroup("", [KeyboardInterrupt(), AssertionError("bug")])
+
+    run.acts = acts
+    with pytest.raises(BaseExceptionGroup):
+        main([])
+
+
 def test_our_own_bugs_are_not_hidden(run):
     def acts(options):
         raise AssertionError("bug")
@@ -230,6 +257,38 @@ def test_flags_are_keys():
     parser = cli.build_parser()
     keys = {action.dest for action in parser._actions if isinstance(action, cli_keys.SetKey)}
     assert keys - {"set"} <= set(all_keys())
+
+
+_INTERRUPTED_IMPORT = """
+import importlib.abc, os, signal, sys
+class Interrupt(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "gateway.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+signal.signal(signal.SIGINT, signal.{handler})
+sys.argv = ["gateway", "--version"]
+from gateway.__main__ import main
+try:
+    main()
+finally:
+    assert signal.getsignal(signal.SIGINT) is signal.{handler}
+"""
+
+
+@pytest.mark.parametrize(
+    ("handler", "status"), [("default_int_handler", -signal.SIGINT), ("SIG_IGN", 0)]
+)
+def test_interrupt_while_modules_are_loaded(handler, status):
+    ended = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED_IMPORT.format(handler=handler)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=Path(__file__).parents[2],
+    )
+    assert (ended.returncode, ended.stderr) == (status, "")
 
 
 def test_python_m_gateway():

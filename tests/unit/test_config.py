@@ -134,6 +134,12 @@ def test_empty_pool4_is_one_private_address_masqueraded():
         ([], False, False),
         (["198.51.100.8/29"], "auto", False),
         (["198.51.100.8/29"], True, True),
+        # Nobody routes RFC 7335's addresses, whoever names one, a second gateway for instance.
+        (["192.0.0.5"], "auto", True),
+        (["192.0.0.0/30", "192.0.0.6 tcp"], "auto", True),
+        (["192.0.0.4/30", "198.51.100.8/29"], "auto", False),
+        (["192.0.0.5"], False, False),
+        (["192.0.0.16/29"], "auto", False),
     ],
 )
 def test_masquerade(pool4, masquerade, expected):
@@ -570,6 +576,24 @@ def quiet(**overrides):
 def test_nothing_to_notice():
     assert notices(quiet()) == []
     assert notices(quiet(allow=["2001:db8::/32", "fc00::/7"], pool4="198.51.100.8/29")) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "table", "mode"),
+    [
+        ({"siit.map": "/etc/tap64/siit.map"}, "siit", "nat64"),
+        ({"clat.lan": "lan0"}, "clat", "nat64"),
+        ({"siit.pool": "198.51.100.0/24", "mode": "clat"}, "siit", "clat"),
+    ],
+)
+def test_table_of_another_mode_is_noticed(overrides, table, mode):
+    (line,) = notices(load(None, {"prefix": "2001:db8::/96"} | overrides))
+    assert line == f"[{table}] is not used in mode {mode}; --mode {table} would use it"
+
+
+def test_backhaul_without_destination_is_noticed():
+    (line,) = notices(load(None, {"prefix": "2001:db8::/96", "backhaul.carries": "ipv6"}))
+    assert line.startswith("[backhaul] is not used")
 
 
 @pytest.mark.parametrize("prefix", ["::/0", "2000::/3"])
