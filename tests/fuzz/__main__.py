@@ -1,6 +1,6 @@
 """Runs the fuzzer for a while, from the seeds of tests/fuzz/seeds.py and findings replayed.
 
-    python -m tests.fuzz [--seconds N] [--directory DIR] [--unguided]
+    python -m tests.fuzz [--seconds N] [--seed N] [--directory DIR] [--unguided]
 
 Needs atheris (pip install -e '.[fuzz]'). Everything that is written, the corpus and the inputs
 that break something, goes to a directory outside the repository, whose name is printed; copy a
@@ -22,6 +22,7 @@ def main() -> None:
     """Parses the arguments and fuzzes."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--seed", type=int, help="of the mutations; random unless given")
     parser.add_argument("--directory", type=Path, help="for corpus and findings; kept")
     parser.add_argument("--unguided", action="store_true", help="without atheris and coverage")
     arguments = parser.parse_args()
@@ -32,12 +33,13 @@ def main() -> None:
     if arguments.unguided:
         from tests.fuzz.unguided import fuzz
 
-        print(f"fuzz: unguided, {fuzz(arguments.seconds, findings)} inputs, no finding")
+        count = fuzz(arguments.seconds, findings, arguments.seed)
+        print(f"fuzz: unguided, {count} inputs, no finding")
         return
-    guided(arguments.seconds, directory / "corpus", findings)
+    guided(arguments.seconds, arguments.seed, directory / "corpus", findings)
 
 
-def guided(seconds: int, corpus: Path, findings: Path) -> None:
+def guided(seconds: int, seed: int | None, corpus: Path, findings: Path) -> None:
     """Runs libFuzzer, which ends the process itself."""
     try:
         import atheris
@@ -60,6 +62,7 @@ def guided(seconds: int, corpus: Path, findings: Path) -> None:
             str(corpus),
             f"-artifact_prefix={findings}/",
             f"-max_total_time={seconds}",
+            f"-seed={seed or 0}",  # 0: random
             f"-max_len={HEADER_SIZE + MAX_RECORDS * RECORD_SIZE}",
             # Conversations, not single packets, reach what matters.
             "-len_control=0",

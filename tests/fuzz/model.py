@@ -35,7 +35,8 @@ class Model:
         self._blocks: dict[tuple[int, bytes, int], tuple[float, bytes]] = {}
         self._servers: set[tuple[Key, bytes]] = set()
         self._static: dict[Key, End] = {}
-        # Clients with a packet that made a mapping but was too large to leave.
+        # Clients with a packet that made a mapping but was too large to leave, or that another
+        # client's filter refused.
         self._unseen: set[bytes] = set()
         self.datagrams = Datagrams(settings)
         # How often each judgement was made: a checker that never looks agrees with everything.
@@ -67,7 +68,7 @@ class Model:
             return
         seen = [one for one in (read_in(p.data) for p in out) if one is not None]
         seen = [one for one in seen if came.is_error or not one.is_error]
-        if came.version == 6 and len(came.body) > 65515 and not seen:
+        if came.version == 6 and not seen and (len(came.body) > 65515 or self._turns(came)):
             self._unseen.add(came.src)
         if seen or held:
             self.looks["datagrams"] += self.datagrams.judge(came, seen, now)
@@ -103,6 +104,10 @@ class Model:
         client = (came.src, _ports(came)[0])
         self._note(came.protocol, client, sources[0], sport, targets[0], now)
         self._enters(came.protocol, targets[0], dport, sources[0], (one.dst, _ports(one)[1]))
+
+    def _turns(self, came: Seen) -> bool:
+        """Whether a packet from IPv6 is for another client, or would be."""
+        return any(self._in_pool(addr4) for addr4 in embedded(came.dst, self._settings))
 
     def _in_pool(self, addr4: bytes) -> bool:
         value = int.from_bytes(addr4, "big")

@@ -158,7 +158,11 @@ class StatelessModel:
             return
         self.looks["enters"] += 1
         peer, host = self.explicit6(came.src), self.explicit6(came.dst)
-        is_hairpin = self._hairpin is Hairpin.SIMPLE and host is not None and not came.is_error
+        if came.is_error:
+            # RFC 7757 §4.2.1: who the packet inside was for is seen as it was written to.
+            inner = came.body[8:]
+            host = self.explicit6(inner[12:16]) if inner[16:20] == came.src else None
+        is_hairpin = self._hairpin is Hairpin.SIMPLE and host is not None
         if peer is not None and not is_hairpin:
             require(one.src == peer, "the source, which has a mapping")
         else:
@@ -189,8 +193,10 @@ class StatelessModel:
         sources = embedded(one.src, self._first)
         known = self.explicit4(came.src)
         if came.is_error:
-            # RFC 7757 §4.2.1: the source of an error is translated by its mapping.
-            right = one.src == came.src or any(addr4 == known for addr4 in sources)
+            # RFC 7757 §4.2.1: the source of an error is translated by its mapping, unless the
+            # packet inside was for it.
+            was_meant = came.body[32:48] == came.src
+            right = known in sources if was_meant else one.src == came.src or known in sources
             pool = self._settings.icmp4_error_pool
             right = right or any(IPv4Address(a) in net for a in sources for net in pool)
             require(right, "the source of an error that turned")
