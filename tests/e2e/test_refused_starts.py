@@ -68,6 +68,7 @@ def errors(result: Result) -> list[str]:
         (("--device", "tape"), r"device.*tape"),
         (("--set", "no_such_key=1"), r"no_such_key"),
         (("--no-such-flag",), r"--no-such-flag"),
+        (("--advertise-merge",), r"--advertise-merge: no interface is named"),
     ],
     ids=lambda value: value[-1] if isinstance(value, tuple) else "",
 )

@@ -6,6 +6,7 @@ every packet both must have sent the same frames (gateway/frames.py) and counted
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Generic
 
@@ -25,7 +26,7 @@ _PAUSES = [0.0, 0.0, 0.0, 0.25, 0.5, 1.0, 2.0, 5.75, 6.25, 60.0, 60.25, 240.0, 2
 _PAUSES += [300.25, 600.0, 600.25]
 
 
-class Conversation(Program, Generic[T]):
+class Conversation(Program, ABC, Generic[T]):
     """Reads an input, and runs it on translators that `make` makes."""
 
     # Whether protocols beside TCP, UDP and ICMP pass.
@@ -51,17 +52,17 @@ class Conversation(Program, Generic[T]):
             self.step(record)
         self.finish()
 
+    @abstractmethod
     def reload(self) -> None:
         """What an input with a reload in its middle does."""
-        raise NotImplementedError
 
+    @abstractmethod
     def judge_more(self, packet: Packet, out: list[Packet], *, held: bool) -> None:
         """Judges what came out by what was before. Raises Finding."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self) -> None:
         """After the last record."""
-        raise NotImplementedError
 
     def step(self, record: bytes) -> None:
         """One record."""
